@@ -1,0 +1,49 @@
+"""The aiohttp application: routes, middleware, and the parts that handlers ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gateway.api import docs, health, keys, shares, submissions
+from gateway.api.middleware import middlewares
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gateway.api.auth import Authenticator
+    from gateway.api.codec import Decoder
+    from gateway.core.intake import Intake
+    from gateway.core.ports import Log, ShareStore
+    from gateway.core.upstream import Routes
+
+# Batch takes 30 KiB; JSON may write a character in six (\u0041), so this is all that could become such a request.
+MAX_BODY_BYTES = 256 * 1024
+# Requests in hand at once, long polls among them: each costs some 50 KB, so this keeps a process under a gigabyte.
+MAX_REQUESTS = 10_000
+
+
+def make_app(
+    *,
+    intake: Intake,
+    decoder: Decoder,
+    authenticator: Authenticator,
+    queue_routes: Routes,
+    share_stores: Mapping[str, ShareStore],
+    log: Log,
+    missing: Callable[[], list[str]],
+) -> web.Application:
+    """`missing` says what readiness lacks now, in sentences; `share_stores` are by the upstream's tag."""
+    app = web.Application(middlewares=middlewares(), client_max_size=MAX_BODY_BYTES)
+    app[keys.INTAKE] = intake
+    app[keys.DECODER] = decoder
+    app[keys.AUTHENTICATOR] = authenticator
+    app[keys.ROUTES] = queue_routes
+    app[keys.SHARES] = share_stores
+    app[keys.LOG] = log
+    app[keys.MISSING] = missing
+    app[keys.MAX_REQUESTS] = MAX_REQUESTS
+    for module in (submissions, shares, health, docs):
+        app.add_routes(module.routes())
+    return app

@@ -1,0 +1,46 @@
+"""What the faces share of the application, and what a request carries along, under typed keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from aiohttp import web
+
+from gateway.api.auth import Authenticator
+from gateway.api.codec import Decoder
+from gateway.core.intake import Caller, Intake
+from gateway.core.ports import Log, ShareStore
+from gateway.core.upstream import Routes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(slots=True, kw_only=True)
+class Told:
+    """What a request's canonical line says beyond its HTTP: filled in on the way."""
+
+    KEY: ClassVar[web.RequestKey[Told]]
+
+    principal: str | None = None
+    problem: str | None = None
+    submission_id: str | None = None
+    share: str | None = None
+    replayed: bool | None = None
+
+
+Told.KEY = web.RequestKey("told", Told)
+
+INTAKE = web.AppKey("intake", Intake)
+DECODER = web.AppKey("decoder", Decoder)
+AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
+ROUTES = web.AppKey("routes", Routes)
+SHARES: web.AppKey[Mapping[str, ShareStore]] = web.AppKey("shares")
+LOG = web.AppKey("log", Log)
+MISSING: web.AppKey[Callable[[], list[str]]] = web.AppKey("missing")
+MAX_REQUESTS = web.AppKey("max_requests", int)
+
+CALLER = web.RequestKey("caller", Caller)
+REQUEST_ID = web.RequestKey("request_id", str)
+TRACEPARENT = web.RequestKey("traceparent", str)

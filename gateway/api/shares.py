@@ -1,0 +1,83 @@
+"""`/v1/shares`: what shares have queued, and what operators change for the whole fleet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from gateway.api.codec import parse_json, pydantic_findings
+from gateway.api.keys import ROUTES, SHARES, Told
+from gateway.core.errors import InvalidSubmissionError, MalformedError, NotFoundError
+from gateway.core.share import Share
+
+if TYPE_CHECKING:
+    from gateway.core.ports import ShareStatus
+
+
+class ShareChange(BaseModel):
+    """What an operator sets; null puts the settings' value back."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", alias_generator=to_camel)
+
+    rate: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    weight: Annotated[float, Field(ge=1e-3, le=1e3)] | None = None
+    max_queued: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
+    paused: bool | None = None
+
+
+def routes() -> list[web.AbstractRouteDef]:
+    return [
+        web.get("/v1/shares", index),
+        web.patch("/v1/shares/{queue}/{share}", change),
+    ]
+
+
+async def index(request: web.Request) -> web.Response:
+    """Every share with a backlog, by name."""
+    found = [status for store in request.app[SHARES].values() for status in await store.shares()]
+    items = [_encode(status) for status in sorted(found, key=lambda one: (one.share.queue, one.share.name))]
+    return web.json_response({"items": items, "nextCursor": None})
+
+
+async def change(request: web.Request) -> web.Response:
+    """Change rate, burst, weight, maxQueued or pause of one share, at once for every replica."""
+    share = Share(request.match_info["queue"], request.match_info["share"])
+    request[Told.KEY].share = str(share)
+    body = parse_json(await request.read(), request.content_type)
+    if not isinstance(body, dict):
+        raise MalformedError("The body must be a JSON object.")
+    try:
+        changes = ShareChange.model_validate(body).model_dump(exclude_unset=True, by_alias=True)
+    except ValidationError as error:
+        raise InvalidSubmissionError(
+            "The change is not valid; see errors.", findings=pydantic_findings(error)
+        ) from error
+    try:
+        upstream, _ = request.app[ROUTES].resolve(share.queue)
+    except ValueError as error:
+        raise NotFoundError(f"The queue {error}.") from error
+    texts = {name: _text(value) for name, value in changes.items()}
+    return web.json_response(_encode(await request.app[SHARES][upstream.tag].set_share(share, texts)))
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bool):
+        return "1" if value else None
+    return None if value is None else repr(value)
+
+
+def _encode(status: ShareStatus) -> dict[str, Any]:
+    return {
+        "jobQueue": status.share.queue,
+        "share": status.share.name,
+        "queued": status.queued,
+        "oldestSeconds": None if status.oldest_seconds is None else round(status.oldest_seconds, 3),
+        "weight": status.weight,
+        "paused": status.paused,
+        "pausedBecause": status.paused_because,
+        "overrides": status.overrides,
+    }

@@ -1,0 +1,165 @@
+"""One call to Batch: what it answered, and what follows for the submission. DESIGN.md section 7 as a function.
+
+No clock, no chance but the one handed in, no I/O: every row of the table is a plain test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from gateway.core.backoff import full_jitter_seconds
+from gateway.core.submission import Failure
+
+if TYPE_CHECKING:
+    import random
+
+    from gateway.core.submission import Submission
+
+# Codes and messages are kept in records and logs: long enough to understand, short enough to store by the thousand.
+MAX_MESSAGE_CHARACTERS = 500
+
+
+class AnswerKind(StrEnum):
+    """What a call to Batch proved, by its answer or by how it failed."""
+
+    SUBMITTED = "submitted"  # 200 with a job id
+    THROTTLED = "throttled"  # 429 or any throttling code: no job made
+    NOT_SENT = "not_sent"  # refused, DNS, TLS, no connection in time: no job made
+    CREDENTIALS = "credentials"  # ours are missing, expired or invalid: no job made
+    DENIED = "denied"  # IAM refuses this queue or role: no job made
+    TRANSIENT = "transient"  # a refusal that is known to pass: no job made
+    REFUSED = "refused"  # Batch says no: this call made no job, an earlier one may have
+    UNCLEAR = "unclear"  # time-out, reset after sending, 5xx, no sense in a 200: a job may exist
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """`code` and `message` are Batch's or name the failure; `wait_seconds` is how long Batch says to wait."""
+
+    kind: AnswerKind
+    job_id: str | None = None
+    job_arn: str | None = None
+    code: str = ""
+    message: str = ""
+    wait_seconds: float = 0.0
+
+    @property
+    def failure(self) -> Failure | None:
+        if self.kind is AnswerKind.SUBMITTED:
+            return None
+        return Failure(code=self.code, message=self.message[:MAX_MESSAGE_CHARACTERS])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leased:
+    """A submission that this process alone may call Batch for, until the lease ends.
+
+    `maybe_sent` is as it was before this lease; `tries` are the charged ones so far; `number` fences.
+    """
+
+    submission: Submission
+    number: int
+    maybe_sent: bool
+    tries: int
+    probing: bool = False
+
+
+class Verdict(StrEnum):
+    """What the forwarder asks the store to make of a submission."""
+
+    FORWARDED = "forwarded"
+    RETRY = "retry"
+    REJECT = "reject"
+    UNKNOWN = "unknown"
+
+
+class PaceSignal(StrEnum):
+    """What a call told about the upstream as a whole."""
+
+    NONE = "none"  # nothing was called
+    ANSWERED = "answered"  # Batch is there and took the call into account
+    THROTTLED = "throttled"
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+    CREDENTIALS = "credentials"
+    DENIED = "denied"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How an attempt ended, for the store to settle.
+
+    `charged` counts against the bounds; `proved_none` says that this call made no job; the submission comes back after
+    `delay_seconds` (0 = to its place at once); `wait_seconds` holds the whole upstream as Batch told.
+    """
+
+    verdict: Verdict
+    outcome: str
+    charged: bool = False
+    proved_none: bool = False
+    delay_seconds: float = 0.0
+    signal: PaceSignal = PaceSignal.NONE
+    wait_seconds: float = 0.0
+    failure: Failure | None = None
+    job_id: str | None = None
+    job_arn: str | None = None
+
+
+GIVEN_BACK = Report(verdict=Verdict.RETRY, outcome="given_back", proved_none=True)
+
+# What else each answer says of the upstream; those that prove nothing about it are absent.
+_SIGNALS = {
+    AnswerKind.SUBMITTED: PaceSignal.ANSWERED,
+    AnswerKind.TRANSIENT: PaceSignal.ANSWERED,
+    AnswerKind.REFUSED: PaceSignal.ANSWERED,
+    AnswerKind.THROTTLED: PaceSignal.THROTTLED,
+    AnswerKind.NOT_SENT: PaceSignal.UNREACHABLE,
+    AnswerKind.UNCLEAR: PaceSignal.FAILED,
+    AnswerKind.CREDENTIALS: PaceSignal.CREDENTIALS,
+    AnswerKind.DENIED: PaceSignal.DENIED,
+}
+
+
+def verdict_on(answer: Answer, leased: Leased, chance: random.Random) -> Report:
+    """The table's row for this answer; `max_attempts` and the window are the store's to apply, by its clock."""
+    signal = _SIGNALS[answer.kind]
+    match answer.kind:
+        case AnswerKind.SUBMITTED:
+            return Report(
+                verdict=Verdict.FORWARDED,
+                outcome=answer.kind,
+                signal=signal,
+                job_id=answer.job_id,
+                job_arn=answer.job_arn,
+            )
+        case AnswerKind.THROTTLED | AnswerKind.NOT_SENT | AnswerKind.CREDENTIALS | AnswerKind.DENIED:
+            return Report(
+                verdict=Verdict.RETRY,
+                outcome=answer.kind,
+                proved_none=True,
+                signal=signal,
+                wait_seconds=answer.wait_seconds,
+                failure=answer.failure,
+            )
+        case AnswerKind.TRANSIENT | AnswerKind.UNCLEAR:
+            return Report(
+                verdict=Verdict.RETRY,
+                outcome=answer.kind,
+                charged=True,
+                proved_none=answer.kind is AnswerKind.TRANSIENT,
+                delay_seconds=max(answer.wait_seconds, full_jitter_seconds(leased.tries + 1, chance)),
+                signal=signal,
+                failure=answer.failure,
+            )
+        case AnswerKind.REFUSED:
+            # Batch refuses a repeated token too: after a call that may have made a job, a refusal proves nothing.
+            return Report(
+                verdict=Verdict.UNKNOWN if leased.maybe_sent else Verdict.REJECT,
+                outcome=answer.kind,
+                charged=True,
+                proved_none=True,
+                signal=signal,
+                failure=answer.failure,
+            )

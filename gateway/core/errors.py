@@ -1,0 +1,146 @@
+"""What can go wrong with a submission, in the gateway's own words.
+
+Each adapter translates foreign exceptions into these, in one place; `api/problems.py` alone knows their status codes.
+The first line of a docstring is the title that callers read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.core.submission import Submission
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong or odd in what was sent: a JSON pointer (RFC 6901) and one sentence without values."""
+
+    pointer: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A limit that refuses: its name, what it allows, and when the same request would pass it.
+
+    `quota` and `remaining` are in submissions, `window_seconds` is the time in which the quota is restored.
+    """
+
+    name: str
+    quota: int
+    remaining: int = 0
+    window_seconds: float = 0.0
+    retry_after_seconds: float = 1.0
+
+
+class GatewayError(Exception):
+    """The gateway could not do what was asked."""
+
+    retry_after_seconds: float | None = None
+
+    def __init__(self, detail: str = "", *, findings: Sequence[Finding] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.findings = tuple(findings)
+
+
+class MalformedError(GatewayError):
+    """The request is not well-formed."""
+
+
+class NotJsonError(GatewayError):
+    """The body must be JSON."""
+
+
+class TooLargeError(GatewayError):
+    """The request is too large."""
+
+
+class InvalidSubmissionError(GatewayError):
+    """The submission breaks Batch's or SageMaker's rules."""
+
+
+class NotFoundError(GatewayError):
+    """There is no such thing here."""
+
+
+class MethodNotAllowedError(GatewayError):
+    """This path does not take that method."""
+
+    def __init__(self, detail: str, *, allow: str = "") -> None:
+        super().__init__(detail)
+        self.allow = allow
+
+
+class TokenReusedError(GatewayError):
+    """The client token names another request already."""
+
+    def __init__(self, members: Sequence[str], submission: Submission) -> None:
+        super().__init__(
+            f"Client token {submission.client_token!r} was used for a request that differs in: {', '.join(members)}. "
+            "A new request needs a new token."
+        )
+        self.members = tuple(members)
+        self.submission = submission
+
+
+class DuplicateRequestError(GatewayError):
+    """The request was accepted before."""
+
+    def __init__(self, submission: Submission) -> None:
+        super().__init__("This client token was accepted before, and this gateway answers repeats with an error.")
+        self.submission = submission
+
+
+class RefusedError(GatewayError):
+    """A limit refuses the submission."""
+
+    def __init__(self, limits: Sequence[Limit]) -> None:
+        super().__init__("Refused by: " + ", ".join(limit.name for limit in limits) + ".")
+        self.limits = tuple(limits)
+        self.retry_after_seconds = max(limit.retry_after_seconds for limit in limits)
+
+
+class RateLimitedError(RefusedError):
+    """The share sends faster than its rate."""
+
+
+class TooManySharesError(RefusedError):
+    """The queue has too many active shares."""
+
+
+class BacklogFullError(RefusedError):
+    """The backlog is full."""
+
+
+class TooManyRequestsError(GatewayError):
+    """This process has too many requests in hand."""
+
+    retry_after_seconds = 1.0
+
+
+class NotAcceptingError(GatewayError):
+    """The gateway does not take submissions for this upstream now."""
+
+    retry_after_seconds = 30.0
+
+
+class StoreUnavailableError(GatewayError):
+    """The store cannot be used now.
+
+    Whether a submission under way was accepted may be open: a retry with the same token is safe and tells.
+    """
+
+    retry_after_seconds = 2.0
+    submission_id: str | None = None
+    client_token: str | None = None
+
+
+class NotReadyError(GatewayError):
+    """This process should get no requests now."""
+
+    retry_after_seconds = 2.0

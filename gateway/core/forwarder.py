@@ -1,0 +1,166 @@
+"""Lease, call, settle: the only way from the store to Batch."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.attempt import GIVEN_BACK, Leased, Report, Verdict, verdict_on
+from gateway.core.errors import StoreUnavailableError
+from gateway.core.ports import Wait
+from gateway.core.submission import Failure, State
+
+if TYPE_CHECKING:
+    from gateway.core.ports import BatchCalls, ForwardStore, Log, Settlement, Wakeup
+
+# The poll is the truth where a wake-up is lost; an unreachable store is asked again at the same beat.
+POLL_SECONDS = 1.0
+SETTLE_RETRY_SECONDS = 0.2
+
+
+class Forwarder:
+    """Forwards one upstream's submissions, up to `concurrency` calls at a time.
+
+    `lease_seconds` is what the store grants; a lease of which less than `call_timeout_seconds` is left is not used.
+    """
+
+    def __init__(
+        self,
+        *,
+        upstream: str,
+        store: ForwardStore,
+        batch: BatchCalls,
+        wakeup: Wakeup,
+        log: Log,
+        max_attempts: int,
+        lease_seconds: float,
+        call_timeout_seconds: float,
+        concurrency: int,
+        chance: random.Random | None = None,
+    ) -> None:
+        self._upstream = upstream
+        self._store = store
+        self._batch = batch
+        self._wakeup = wakeup
+        self._log = log
+        self._max_attempts = max_attempts
+        self._usable_seconds = lease_seconds - call_timeout_seconds
+        self._slots = asyncio.Semaphore(concurrency)
+        self._chance = chance or random.SystemRandom()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Forward until told to stop; then no new lease, and back when the calls in flight are settled."""
+        async with asyncio.TaskGroup() as calls:
+            while not stop.is_set():
+                await self._slots.acquire()
+                since = time.monotonic()
+                got = await self._lease(stop)
+                if isinstance(got, Wait):
+                    self._slots.release()
+                    await self._rest(got, stop)
+                else:
+                    calls.create_task(self._forward_one(got, since, stop)).add_done_callback(
+                        lambda _: self._slots.release()
+                    )
+
+    async def forward(self, leased: Leased, *, since: float, stopping: bool = False) -> Settlement:
+        """One attempt, from lease to settlement; `since` is when the lease was asked for, by the local clock."""
+        began = time.monotonic()
+        report = await self._attempt(leased, since, stopping=stopping)
+        called = time.monotonic()
+        settlement = await self._settle(leased, report)
+        self._tell(leased, report, settlement, call_seconds=called - began)
+        return settlement
+
+    async def _lease(self, stop: asyncio.Event) -> Leased | Wait:
+        if stop.is_set():
+            return Wait(seconds=0, reason="stopping")
+        try:
+            return await self._store.lease()
+        except StoreUnavailableError:
+            return Wait(seconds=POLL_SECONDS, reason="store")  # the store's own watch tells of it
+
+    async def _rest(self, wait: Wait, stop: asyncio.Event) -> None:
+        seconds = POLL_SECONDS if wait.seconds is None else min(wait.seconds, POLL_SECONDS)
+        waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(stop.wait())}
+        if wait.reason == "idle":
+            waits.add(asyncio.ensure_future(self._wakeup.wait(seconds)))
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiter in waits:
+                waiter.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _forward_one(self, leased: Leased, since: float, stop: asyncio.Event) -> None:
+        await self.forward(leased, since=since, stopping=stop.is_set())
+
+    async def _attempt(self, leased: Leased, since: float, *, stopping: bool) -> Report:
+        if stopping or time.monotonic() - since > self._usable_seconds:
+            return GIVEN_BACK  # a call begun now could outlive its lease, and another process would call beside it
+        if leased.tries >= self._max_attempts:  # leases that ended without an answer count, and nobody settled them
+            failure = Failure(code="AttemptsExhausted", message=f"{leased.tries} tries ended without an answer.")
+            verdict = Verdict.UNKNOWN if leased.maybe_sent else Verdict.REJECT
+            return Report(verdict=verdict, outcome="exhausted", proved_none=True, failure=failure)
+        answer = await self._batch.submit(leased.submission.request)
+        return verdict_on(answer, leased, self._chance)
+
+    async def _settle(self, leased: Leased, report: Report) -> Settlement:
+        """Until the store has it: an answer that is forgotten here would make the next call a repeat."""
+        while True:
+            with suppress(StoreUnavailableError):
+                return await self._store.settle(leased, report)
+            await asyncio.sleep(SETTLE_RETRY_SECONDS)
+
+    def _tell(self, leased: Leased, report: Report, settlement: Settlement, *, call_seconds: float) -> None:
+        before, after = leased.submission, settlement.submission
+        log = {
+            "upstream": self._upstream,
+            "submission_id": before.submission_id,
+            "share": str(before.share),
+        }
+        self._log.info(
+            "forward",
+            **log,
+            principal=before.principal,
+            trace_id=before.trace_id,
+            lease=leased.number,
+            outcome=report.outcome,
+            verdict=settlement.verdict,
+            state=after.state if after else None,
+            charged=settlement.charged,
+            maybe_sent=leased.maybe_sent,
+            call_ms=round(call_seconds * 1000, 1),
+            error_code=report.failure.code if report.failure else None,
+            error_message=report.failure.message if report.failure else None,
+            job_id=report.job_id,
+        )
+        second_job = settlement.verdict == "stale" and after and report.job_id not in (None, after.job_id)
+        if settlement.verdict == "late" or second_job:
+            self._log.warning("late_forward", **log, job_id=report.job_id)
+        if settlement.verdict == "settled" and after and after.state is not State.QUEUED:
+            self._log.info(
+                "submission_settled",
+                **log,
+                principal=after.principal,
+                trace_id=after.trace_id,
+                state=after.state,
+                queue_seconds=round(after.queue_seconds or 0.0, 3),
+                attempts=after.attempt_count,
+                job_id=after.job_id,
+                error_code=after.error.code if after.error else None,
+            )
+        if settlement.pace is not None:
+            self._log.warning("upstream_paced", upstream=self._upstream, rate=round(settlement.pace, 3))
+        holds = {settlement.held: True, settlement.released: False}
+        if settlement.outage is not None:
+            holds["outage"] = settlement.outage
+        for reason, held in holds.items():
+            if reason:
+                self._log.error("upstream_held", upstream=self._upstream, reason=reason, held=held, share=log["share"])
+        if settlement.share_paused:
+            code = report.failure.code if report.failure else None
+            self._log.error("share_paused", upstream=self._upstream, share=log["share"], error_code=code)

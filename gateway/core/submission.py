@@ -1,0 +1,153 @@
+"""What a submission is: as asked, as frozen at acceptance, as it stands."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.share import NO_SHARE, Share
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from gateway.core.errors import Finding
+    from gateway.core.identity import ClientToken, Fingerprint, SubmissionId
+
+# Sizes as Batch's documentation gives them, in bytes (FACTS.md).
+MAX_PAYLOAD_BYTES = 10 * 1024
+MAX_REQUEST_BYTES = 30 * 1024
+
+SUBMISSION_TAG = "gateway:submission-id"
+
+
+class State(StrEnum):
+    """Where a submission stands. Leased and delayed ones are still `queued`."""
+
+    QUEUED = "queued"
+    FORWARDED = "forwarded"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionRequest:
+    """What a caller asked for, checked.
+
+    `members` are those of SubmitServiceJob as Batch will get them, without the token; `payload` is
+    `serviceRequestPayload` parsed. `queue` is the queue's name, also where `members` has its ARN.
+    """
+
+    members: Mapping[str, Any]
+    payload: Mapping[str, Any]
+    queue: str
+    client_token: ClientToken | None = None
+    warnings: tuple[Finding, ...] = ()
+
+    @property
+    def share(self) -> Share:
+        name = self.members.get("shareIdentifier") or self.members.get("quotaShareName") or NO_SHARE
+        return Share(self.queue, name)
+
+    @property
+    def priority(self) -> int:
+        return int(self.members.get("schedulingPriority") or 0)
+
+    @property
+    def role_arn(self) -> str:
+        """The role that the training job runs as: what a denial by IAM is about."""
+        role = self.payload.get("RoleArn")
+        return role if isinstance(role, str) else ""
+
+    def asked(self) -> dict[str, Any]:
+        """What the fingerprint is taken of: the payload parsed, the queue's name."""
+        return {**self.members, "jobQueue": self.queue, "serviceRequestPayload": self.payload}
+
+
+def frozen_request(request: SubmissionRequest, *, batch_token: str, added_tags: Mapping[str, str]) -> bytes:
+    """The parameters of SubmitServiceJob as every attempt will send them, as JSON."""
+    params = {**request.members, "clientToken": batch_token}
+    if added_tags:
+        params["tags"] = {**params.get("tags", {}), **added_tags}
+    # ASCII and default separators, as botocore writes them: so its length is the length of what is sent
+    return json.dumps(params).encode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSubmission:
+    """A submission on its way into the store; everything in it stays as it is from here on."""
+
+    submission_id: SubmissionId
+    client_token: ClientToken
+    token_generated: bool
+    principal: str
+    namespace: str
+    share: Share
+    share_kind: str  # "shareIdentifier", "quotaShareName" or ""
+    priority: int
+    job_name: str
+    job_queue: str
+    fingerprint: Fingerprint
+    role_arn: str
+    request: bytes
+    warnings: tuple[Finding, ...] = ()
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One lease of a submission and how it ended."""
+
+    at: datetime
+    outcome: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a submission is where it is: Batch's error code, or ours, and its message."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """An accepted submission as it stands now."""
+
+    submission_id: SubmissionId
+    client_token: ClientToken
+    token_generated: bool
+    principal: str
+    namespace: str
+    state: State
+    share: Share
+    share_kind: str
+    priority: int
+    job_name: str
+    job_queue: str
+    fingerprint: Fingerprint
+    accepted_at: datetime
+    settled_at: datetime | None = None
+    maybe_sent: bool = False
+    attempts: tuple[Attempt, ...] = ()
+    attempt_count: int = 0
+    job_id: str | None = None
+    job_arn: str | None = None
+    error: Failure | None = None
+    warnings: tuple[Finding, ...] = ()
+    traceparent: str | None = None
+    position: int | None = None
+    request: bytes = field(default=b"", repr=False)
+
+    @property
+    def trace_id(self) -> str | None:
+        return self.traceparent.split("-")[1] if self.traceparent else None
+
+    @property
+    def queue_seconds(self) -> float | None:
+        return (self.settled_at - self.accepted_at).total_seconds() if self.settled_at else None

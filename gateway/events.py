@@ -1,0 +1,158 @@
+"""The log: how its lines are made, and the list of all events and fields. A test holds the list to the code."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.core.ports import Log
+
+COMMON = {
+    "timestamp": "when, UTC, ISO 8601",
+    "level": "info, warning or error",
+    "event": "one of the names below",
+}
+
+_ATTEMPT = {
+    "upstream": "name of the upstream",
+    "submission_id": "the submission",
+    "share": "queue/share",
+    "principal": "who submitted it",
+    "trace_id": "W3C trace id of the request that submitted it",
+}
+
+EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "started": (
+        "The process is ready to work.",
+        {
+            "role": "api, forwarder or all",
+            "host": "where it listens",
+            "port": "where it listens",
+            "store": "the store's host, without credentials",
+            "durability": "what a 202 promises",
+            "upstreams": "names of the upstreams",
+            "version": "of the gateway",
+        },
+    ),
+    "draining": ("SIGTERM or SIGINT came: unready, no new leases.", {"unready_seconds": "how long it serves on"}),
+    "stopped": ("The process has let go of everything.", {"seconds": "how long the drain took"}),
+    "request": (
+        "One HTTP request, however it ended.",
+        {
+            "request_id": "from X-Request-Id, or made",
+            "trace_id": "from traceparent",
+            "principal": "who called",
+            "method": "HTTP method",
+            "route": "the path's template; null where none fits",
+            "status": "HTTP status",
+            "duration_ms": "from its headers to its answer",
+            "problem": "slug of the problem answered",
+            "submission_id": "the submission that it was about",
+            "share": "queue/share",
+            "replayed": "true for a repeated token",
+        },
+    ),
+    "forward": (
+        "One attempt to forward a submission, however it ended.",
+        {
+            **_ATTEMPT,
+            "lease": "number of the lease, which fences",
+            "outcome": "what the call proved: submitted, throttled, not_sent, credentials, denied, transient, refused, "
+            "unclear; or given_back, exhausted where none was made",
+            "verdict": "what settling did: settled, late, stale, gone",
+            "state": "the submission's state after it",
+            "charged": "whether the try counts against max_attempts",
+            "maybe_sent": "whether an earlier call may have made a job",
+            "call_ms": "duration of the call to Batch",
+            "error_code": "Batch's error code, or the failure's name",
+            "error_message": "Batch's message, at most 500 characters",
+            "job_id": "Batch's job id",
+        },
+    ),
+    "submission_settled": (
+        "A submission reached its last state.",
+        {
+            **_ATTEMPT,
+            "state": "forwarded, rejected or unknown",
+            "queue_seconds": "from acceptance to here",
+            "attempts": "how many leases it took",
+            "job_id": "Batch's job id",
+            "error_code": "why it was given up",
+        },
+    ),
+    "late_forward": (
+        "Batch made a job for a submission that was final already, or a second one.",
+        {**{name: _ATTEMPT[name] for name in ("upstream", "submission_id", "share")}, "job_id": "Batch's job id"},
+    ),
+    "upstream_paced": ("Batch throttled, and calls go slower.", {"upstream": "its name", "rate": "calls a second now"}),
+    "upstream_held": (
+        "Calls are held, or go on again.",
+        {
+            "upstream": "its name",
+            "reason": "credentials, denied (one queue and role) or outage",
+            "held": "true when it begins, false when it is over",
+            "share": "whose submission met it",
+        },
+    ),
+    "share_paused": (
+        "Like rejections in a row paused a share; PATCH /v1/shares/{queue}/{share} resumes it.",
+        {"upstream": "its name", "share": "queue/share", "error_code": "the rejections' code"},
+    ),
+    "share_status": (
+        "Every ten seconds, for each share with a backlog.",
+        {
+            "upstream": "its name",
+            "share": "queue/share",
+            "queued": "submissions",
+            "oldest_seconds": "age of the first in line",
+            "weight": "of the share",
+            "paused": "whether it waits aside",
+        },
+    ),
+    "upstream_status": (
+        "Every ten seconds, for each upstream.",
+        {
+            "upstream": "its name",
+            "rate": "calls a second now",
+            "queued": "submissions",
+            "queued_bytes": "their size in the store",
+            "leased": "calls in flight, of the fleet",
+            "delayed": "submissions that wait for a retry",
+            "forwarded": "submissions forwarded since the store began",
+            "condition": "open, held or outage",
+        },
+    ),
+    "store_unavailable": (
+        "The store is out of reach, or does not keep what is promised.",
+        {"missing": "what it lacks, in sentences"},
+    ),
+    "store_available": ("The store is as it should be again.", {}),
+    "unexpected_error": (
+        "A bug: the request was answered with 500.",
+        {"request_id": "of the request", "exception": "the traceback"},
+    ),
+}
+
+
+def configure(stream: TextIO | None = None) -> Log:
+    """structlog for this process: JSON lines, or readable ones on a terminal. Call it once, first."""
+    stream = stream or sys.stdout
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer() if stream.isatty() else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        renderer,
+    ]
+    if not stream.isatty():
+        processors.insert(-1, structlog.processors.format_exc_info)
+    structlog.configure(processors=processors, logger_factory=structlog.PrintLoggerFactory(stream))
+    log: Log = structlog.get_logger()
+    return log

@@ -1,0 +1,263 @@
+"""Composition root: open, wire, run, drain, close. Nothing else opens anything."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Literal, Protocol
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from gateway.api.app import make_app
+from gateway.api.auth import NoAuthentication
+from gateway.api.codec import Decoder
+from gateway.batch.batch_client import Endpoint, open_batch_client
+from gateway.batch.payload import TrainingJobCheck
+from gateway.core.forwarder import Forwarder
+from gateway.core.intake import Intake
+from gateway.core.pace import PaceRules
+from gateway.core.share import ShareLimits, ShareRule, ShareRules
+from gateway.core.status import StatusReport
+from gateway.core.upstream import Routes, Upstream
+from gateway.store.connection import connect
+from gateway.store.durability import StoreWatch
+from gateway.store.hints import Hints
+from gateway.store.keys import Keys
+from gateway.store.redis_store import RedisStore, StoreBounds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.core.ports import Log
+    from gateway.settings import Settings, UpstreamSettings
+
+Role = Literal["api", "forwarder", "all"]
+
+# At the end of the drain: a handler under way waits for the store at most this long.
+HANDLER_GRACE_SECONDS = 3.0
+
+
+class Part(Protocol):
+    """A long-lived part: `run` returns when told to stop and drained, and raises when broken."""
+
+    async def run(self, stop: asyncio.Event) -> None: ...
+
+
+class PromiseBrokenError(Exception):
+    """The store cannot keep what the settings promise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsKeys:
+    """Fixed credentials, where the usual AWS chain shall not be asked: `gateway dev` has nobody to ask."""
+
+    access_key_id: str
+    secret_access_key: str
+
+
+class Gateway:
+    """One process of the gateway, from its settings to its end."""
+
+    def __init__(self, settings: Settings, log: Log, *, role: Role = "all", aws_keys: AwsKeys | None = None) -> None:
+        self._settings = settings
+        self._log = log
+        self._role = role
+        self._aws_keys = aws_keys
+        self._draining = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event, *, started: Callable[[int], None] = lambda _: None) -> None:
+        """Serve until told to stop, then drain; `started` is called with the port once it is listening.
+
+        Raises PromiseBrokenError at the start where the store does not keep what the settings promise, and whatever
+        breaks a part later.
+        """
+        async with AsyncExitStack() as opened:
+            client = connect(self._settings.store.url)
+            opened.push_async_callback(client.aclose)
+            watch = StoreWatch(client, self._settings.store.durability, self._log)
+            await watch.look()
+            if watch.broken_promises:
+                raise PromiseBrokenError("\n".join(watch.broken_promises))
+            parts: list[Part] = [watch]
+            hints, stores, upstreams = {}, {}, []
+            for section in self._settings.upstream:
+                upstream = _upstream(section)
+                keys = Keys(self._settings.store.prefix, upstream.tag)
+                store = RedisStore(
+                    client,
+                    keys,
+                    pace=PaceRules(rate=section.rate, burst=section.burst),
+                    bounds=self._bounds(),
+                    promise=lambda: watch.broken_promises,
+                )
+                upstreams.append(upstream)
+                stores[upstream.tag], hints[upstream.tag] = store, Hints(client, keys)
+                parts.append(hints[upstream.tag])
+                if self._role != "api":
+                    parts.append(await self._forwarder(opened, section, store, hints[upstream.tag]))
+                    parts.append(StatusReport(upstream=section.name, store=store, log=self._log))
+            port = None
+            if self._role != "forwarder":
+                app = self._app(Routes(upstreams), stores, hints, watch)
+                port = await self._listen(opened, app)
+            self._tell_started(port)
+            started(port or 0)
+            await self._run_parts(parts, list(hints.values()), stop)
+            began = time.monotonic()
+        self._log.info("stopped", seconds=round(time.monotonic() - began + self._drained_seconds, 3))
+
+    _drained_seconds = 0.0
+
+    async def _run_parts(self, parts: list[Part], hints: list[Hints], stop: asyncio.Event) -> None:
+        """Until stopped and drained. A part that breaks ends the process: TaskGroup cancels the others and raises."""
+        drain = self._settings.http.drain_seconds
+        parts_stop = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(part.run(parts_stop), name=type(part).__name__) for part in parts]
+            await stop.wait()
+            began = time.monotonic()
+            serve_on = self._settings.http.unready_seconds if self._role != "forwarder" else 0.0
+            self._log.info("draining", unready_seconds=serve_on)
+            self._draining.set()
+            parts_stop.set()
+            for hint in hints:
+                hint.release()
+            await asyncio.sleep(serve_on)
+            left = drain - (time.monotonic() - began) - HANDLER_GRACE_SECONDS
+            _, unfinished = await asyncio.wait(running, timeout=max(0.0, left))
+            for task in unfinished:
+                task.cancel()
+            self._drained_seconds = time.monotonic() - began
+
+    async def _forwarder(
+        self, opened: AsyncExitStack, section: UpstreamSettings, store: RedisStore, hints: Hints
+    ) -> Forwarder:
+        forward = self._settings.forward
+        batch = await opened.enter_async_context(
+            open_batch_client(
+                Endpoint(
+                    region=section.region,
+                    url=section.endpoint_url,
+                    access_key_id=self._aws_keys.access_key_id if self._aws_keys else None,
+                    secret_access_key=self._aws_keys.secret_access_key if self._aws_keys else None,
+                ),
+                concurrency=forward.concurrency,
+                call_timeout_seconds=forward.call_timeout_seconds,
+            )
+        )
+        return Forwarder(
+            upstream=section.name,
+            store=store,
+            batch=batch,
+            wakeup=hints,
+            log=self._log,
+            max_attempts=forward.max_attempts,
+            lease_seconds=forward.lease_seconds,
+            call_timeout_seconds=forward.call_timeout_seconds,
+            concurrency=forward.concurrency,
+        )
+
+    def _app(
+        self, routes: Routes, stores: dict[str, RedisStore], hints: dict[str, Hints], watch: StoreWatch
+    ) -> web.Application:
+        http = self._settings.http
+        intake = Intake(
+            routes=routes,
+            stores=stores,
+            hints=hints,
+            rules=_share_rules(self._settings),
+            draining=self._draining,
+            duplicates=http.duplicates,
+            require_token=http.require_token,
+        )
+        decoder = Decoder(
+            queue_name=lambda queue: routes.resolve(queue)[1],
+            payload_check=TrainingJobCheck(),
+            policy=http.payload_check,
+        )
+        return make_app(
+            intake=intake,
+            decoder=decoder,
+            authenticator=NoAuthentication(),
+            queue_routes=routes,
+            share_stores=stores,
+            log=self._log,
+            missing=lambda: watch.missing + (["This process is draining."] if self._draining.is_set() else []),
+        )
+
+    async def _listen(self, opened: AsyncExitStack, app: web.Application) -> int:
+        http = self._settings.http
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=http.keepalive_seconds,
+            shutdown_timeout=HANDLER_GRACE_SECONDS,
+            handler_cancellation=False,  # a caller who hangs up must not leave a submission half-way
+        )
+        await runner.setup()
+        opened.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, http.host, http.port, reuse_port=True, backlog=1024)
+        await site.start()
+        port: int = runner.addresses[0][1]
+        return port
+
+    def _bounds(self) -> StoreBounds:
+        store, forward = self._settings.store, self._settings.forward
+        return StoreBounds(
+            max_queued=store.max_queued,
+            max_queued_bytes=store.max_queued_bytes,
+            max_shares_per_queue=forward.max_shares_per_queue,
+            retention_seconds=store.retention_seconds,
+            alias_retention_seconds=store.alias_retention_seconds,
+            lease_seconds=forward.lease_seconds,
+            max_attempts=forward.max_attempts,
+            attempt_window_seconds=forward.attempt_window_seconds,
+        )
+
+    def _tell_started(self, port: int | None) -> None:
+        store = urlsplit(self._settings.store.url)
+        self._log.info(
+            "started",
+            role=self._role,
+            host=self._settings.http.host if port else None,
+            port=port,
+            store=store.hostname or store.path,
+            durability=self._settings.store.durability,
+            upstreams=[one.name for one in self._settings.upstream],
+            version=version("batch-gateway"),
+        )
+
+
+def _upstream(section: UpstreamSettings) -> Upstream:
+    return Upstream(
+        name=section.name,
+        region=section.region,
+        account=section.account,
+        rate=section.rate,
+        burst=section.burst,
+        submission_tag=section.submission_tag,
+        queues=section.queues,
+    )
+
+
+def _share_rules(settings: Settings) -> ShareRules:
+    return ShareRules(
+        [
+            ShareRule(
+                queue=one.queue,
+                share=one.share,
+                limits=ShareLimits(
+                    rate=one.rate,
+                    burst=one.burst,
+                    weight=one.weight,
+                    max_queued=one.max_queued,
+                    over_limit=one.over_limit,
+                ),
+            )
+            for one in settings.share
+        ]
+    )

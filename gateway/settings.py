@@ -1,0 +1,259 @@
+"""File and environment → frozen settings, once. All problems at once, each with its place."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from gateway.core.identity import upstream_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "GATEWAY_"
+NOT_SETTINGS = frozenset({"GATEWAY_CONFIG"})
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(Exception):
+    """What is wrong with the settings, one line a problem."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True, validate_default=True
+    )
+
+
+class HttpSettings(_Section):
+    """The HTTP face. `unready_seconds` is the first part of `drain_seconds`."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    keepalive_seconds: Seconds = 75
+    unready_seconds: Annotated[float, Field(ge=0)] = 5
+    drain_seconds: Seconds = 20
+    wait_seconds: Annotated[float, Field(ge=0, le=30)] = 2
+    duplicates: Literal["replay", "reject"] = "replay"
+    payload_check: Literal["strict", "warn", "off"] = "strict"
+    require_token: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _unready_is_part_of_drain(self) -> Self:
+        if self.unready_seconds >= self.drain_seconds:
+            raise ValueError("unready_seconds is the first part of drain_seconds and must be shorter")
+        return self
+
+
+class StoreSettings(_Section):
+    """The store, and what a 202 promises of it."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,32}$")] = "gw"
+    durability: Literal["memory", "fsync", "replicated"] = "fsync"
+    replicas: Count = 1
+    max_queued: Count = 1_000_000
+    max_queued_bytes: Count = 4_000_000_000
+    retention_seconds: Seconds = 604_800
+    alias_retention_seconds: Seconds = 2_592_000
+
+    @field_validator("url")
+    @classmethod
+    def _scheme_is_served(cls, url: str) -> str:
+        scheme = urlsplit(url).scheme
+        if scheme in ("redis+sentinel", "redis+cluster"):
+            raise ValueError(f"{scheme}:// is not built yet; use redis://, rediss:// or unix://")
+        if scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
+
+    @field_validator("durability")
+    @classmethod
+    def _durability_is_built(cls, durability: str) -> str:
+        if durability == "replicated":
+            raise ValueError("replicated is not built yet; use fsync, with a store that has appendfsync always")
+        return durability
+
+
+class AuthSettings(_Section):
+    """Who may call."""
+
+    mode: tuple[Literal["none", "keys", "jwt", "sigv4"], ...] = ("none",)
+    secrets_file: Path | None = None
+
+    @field_validator("mode")
+    @classmethod
+    def _mode_is_built(cls, mode: tuple[str, ...]) -> tuple[str, ...]:
+        if mode != ("none",):
+            raise ValueError('only ["none"] is built yet; put the gateway behind something that authenticates')
+        return mode
+
+
+class ForwardSettings(_Section):
+    """How Batch is called, and when a submission is given up."""
+
+    call_timeout_seconds: Seconds = 20
+    lease_seconds: Seconds = 60
+    max_attempts: Count = 10
+    attempt_window_seconds: Seconds = 600
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 16
+    max_shares_per_queue: Count = 500
+
+    @model_validator(mode="after")
+    def _lease_outlives_calls(self) -> Self:
+        if self.lease_seconds < 2 * self.call_timeout_seconds:
+            raise ValueError("lease_seconds must be at least twice call_timeout_seconds")
+        return self
+
+
+class UpstreamSettings(_Section):
+    """One AWS account and Region."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "main"
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]+$")]
+    account: Annotated[str, Field(pattern=r"^[0-9]{12}$")]
+    rate: Annotated[float, Field(gt=0, le=10_000)] = 5.0
+    burst: Annotated[int, Field(ge=1, le=1000)] = 1
+    describe_rate: Annotated[float, Field(gt=0)] = 30.0
+    queues: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
+    endpoint_url: str | None = None
+    role_arn: str | None = None
+    submission_tag: bool = True
+
+    @field_validator("role_arn")
+    @classmethod
+    def _role_is_built(cls, role_arn: str | None) -> str | None:
+        if role_arn is not None:
+            raise ValueError("is not built yet; give the process that role's credentials")
+        return role_arn
+
+
+class ShareSettings(_Section):
+    """Limits of one share, or with the share `*` of each share of the queue that has no section."""
+
+    queue: str
+    share: str
+    rate: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    weight: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
+    max_queued: Annotated[int, Field(ge=0)] = 10_000
+    over_limit: Literal["reject", "delay"] = "reject"
+
+    @field_validator("over_limit")
+    @classmethod
+    def _over_limit_is_built(cls, over_limit: str) -> str:
+        if over_limit == "delay":
+            raise ValueError('"delay" is not built yet; use "reject"')
+        return over_limit
+
+
+class Settings(_Section):
+    """All settings, as DESIGN.md section 10 names them."""
+
+    http: HttpSettings = HttpSettings()
+    store: StoreSettings = StoreSettings()
+    auth: AuthSettings = AuthSettings()
+    forward: ForwardSettings = ForwardSettings()
+    upstream: tuple[UpstreamSettings, ...] = ()
+    share: tuple[ShareSettings, ...] = ()
+
+    @field_validator("upstream")
+    @classmethod
+    def _one_upstream(cls, upstreams: tuple[UpstreamSettings, ...], _: ValidationInfo) -> tuple[UpstreamSettings, ...]:
+        if not upstreams:
+            raise ValueError("at least one [[upstream]] with region and account is needed")
+        tags = [upstream_tag(one.account, one.region) for one in upstreams]
+        if len(set(tags)) != len(tags):
+            raise ValueError("two upstreams have the same account and Region, or hash alike: merge them")
+        if len(upstreams) > 1:
+            raise ValueError("more than one [[upstream]] is not built yet; run a gateway for each")
+        return upstreams
+
+
+def load_settings(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Raises SettingsError with every problem; a path of None means that there is no file."""
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError([f"{path}: is not TOML: {error}"]) from error
+    origins = _overlay(values, environment, problems)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        for one in error.errors(include_url=False, include_context=False, include_input=False):
+            place = ".".join(str(step) for step in one["loc"])
+            origin = origins.get(place) or (f"{path}: {place}" if path else place)
+            problems.append(f"{origin}: {_sentence(one['type'], one['msg'])}")
+        raise SettingsError(problems) from error
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _overlay(values: dict[str, Any], environment: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+    """Lay GATEWAY_<SECTION>__<KEY> over the file's values; answers which variable set which place.
+
+    `GATEWAY_UPSTREAM__RATE` speaks of the first upstream, `GATEWAY_UPSTREAM__1__RATE` of the second; a whole list can
+    be given as TOML or JSON.
+    """
+    origins = {}
+    for variable, text in sorted(environment.items()):
+        if not variable.startswith(PREFIX) or variable in NOT_SETTINGS:
+            continue
+        steps = variable.removeprefix(PREFIX).lower().split("__")
+        if steps[0] in ("upstream", "share") and len(steps) > 1 and not steps[1].isdigit():
+            steps.insert(1, "0")
+        try:
+            _put(values, steps, _value(text))
+        except (TypeError, IndexError, KeyError):
+            problems.append(f"{variable}: names no setting")
+            continue
+        origins[".".join(steps)] = variable
+    return origins
+
+
+def _put(values: Any, steps: list[str], value: Any) -> None:
+    *path, last = steps
+    for step, following in zip(path, steps[1:], strict=True):
+        empty: Any = [] if following.isdigit() else {}
+        if isinstance(values, list):
+            position = int(step)
+            if position == len(values):
+                values.append(empty)
+            values = values[position]
+        else:
+            values = values.setdefault(step, empty)
+    values[int(last) if isinstance(values, list) else last] = value
+
+
+def _value(text: str) -> Any:
+    """Numbers, booleans and lists as TOML writes them; anything else is the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _sentence(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "is no setting"
+    if kind == "missing":
+        return "is required"
+    return message.removeprefix("Value error, ").replace("Input should", "should")

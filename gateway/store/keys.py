@@ -1,0 +1,82 @@
+"""All keys of one upstream, under one hash tag: in a cluster they share a slot, so that one script may use them all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.core.share import Share
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """`prefix` is the settings' `store.prefix`, `tag` the upstream's 16 bits, which begin every submissionId of it."""
+
+    prefix: str
+    tag: str
+
+    @property
+    def root(self) -> str:
+        return f"{self.prefix}:{{{self.tag}}}:"
+
+    @property
+    def upstream(self) -> str:
+        """Hash: counters, virtual time, pace."""
+        return self.root + "upstream"
+
+    @property
+    def active(self) -> str:
+        """Zset of shares with something ready and no pause, by start tag."""
+        return self.root + "active"
+
+    @property
+    def backlog(self) -> str:
+        """Zset of shares by how many submissions they have queued: ready, delayed or leased."""
+        return self.root + "backlog"
+
+    @property
+    def queues(self) -> str:
+        """Hash of queues: how many of their shares have a backlog."""
+        return self.root + "queues"
+
+    @property
+    def delayed(self) -> str:
+        """Zset of submissions, by when they are due, in ms."""
+        return self.root + "delayed"
+
+    @property
+    def leased(self) -> str:
+        """Zset of submissions, by when the lease ends, in ms."""
+        return self.root + "leased"
+
+    @property
+    def denied(self) -> str:
+        """Hash of (queue, role) digests that IAM denies: when they are tried again, in ms."""
+        return self.root + "denied"
+
+    @property
+    def wake(self) -> str:
+        """Channel: something is ready where nothing was."""
+        return self.root + "wake"
+
+    @property
+    def ends(self) -> str:
+        """Channel: ids of submissions that left `queued`."""
+        return self.root + "ends"
+
+    def record(self, submission_id: str) -> str:
+        """String: the submission."""
+        return f"{self.root}sub:{submission_id}"
+
+    def share(self, share: Share) -> str:
+        """Hash: the share's tags, rate and overrides."""
+        return f"{self.root}share:{share}"
+
+    def ready(self, share: Share) -> str:
+        """Zset of the share's ready submissions, by place."""
+        return f"{self.root}ready:{share}"
+
+    def job(self, job_id: str) -> str:
+        """String: the submissionId of a job of Batch's."""
+        return f"{self.root}job:{job_id}"

@@ -1,0 +1,62 @@
+-- Before every command's own text: the clock, how a record is packed, how a share enters the fair order.
+--
+-- A record is one string: the msgpack map of what changes, then `identity` and `request`, two byte strings that are
+-- written once and never looked into here. `record.identity` is the length of the first; the second is the rest.
+--
+-- Fair order (start-time fair queueing): the zset `active` scores each share that has something ready with its start
+-- tag S = max(V, F); serving it moves V to S and the share's F to S + 1/weight. V is the upstream's `virtual`, F the
+-- share's `finish`. Times are the store's own, in microseconds where calls or rates are measured, else milliseconds.
+
+local RECORD_VERSION = 1
+
+local function clock_us()
+  local now = redis.call('TIME')
+  return now[1] * 1000000 + now[2]
+end
+
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+local function exact(number)
+  return string.format('%.17g', number)
+end
+
+local function read_record(key)
+  local value = redis.call('GET', key)
+  if not value then
+    return nil
+  end
+  local offset, record = cmsgpack.unpack_one(value)
+  local rest = ''
+  if offset >= 0 then
+    rest = string.sub(value, offset + 1)
+  end
+  return record, rest, value
+end
+
+local function pack_record(record, rest)
+  return cmsgpack.pack(record) .. rest
+end
+
+-- Most records fail a few times at most; what a long outage adds beyond this is counted, not kept.
+local MAX_ATTEMPTS_KEPT = 20
+
+local function add_attempt(record, at_ms, outcome, err)
+  local attempts = record.attempts or {}
+  if #attempts >= MAX_ATTEMPTS_KEPT then
+    table.remove(attempts, 1)
+  end
+  local attempt = { at = at_ms, outcome = outcome }
+  if err and err ~= '' then
+    attempt.error = err
+  end
+  attempts[#attempts + 1] = attempt
+  record.attempts = attempts
+  record.attempt_count = (record.attempt_count or 0) + 1
+end
+
+-- Priority first, then arrival: one score that a double holds exactly (10^4 * 2^39 < 2^53).
+local function place_of(priority, sequence)
+  return (9999 - priority) * 549755813888 + sequence
+end

@@ -1,0 +1,102 @@
+"""How a submission is packed into the store's one value, and read back.
+
+A value is a msgpack map that the scripts change (see lua/prelude.lua), the identity (a msgpack map, written once) and
+the request (JSON, dropped when Batch has it).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+
+import msgpack
+
+from gateway.core.errors import Finding
+from gateway.core.identity import ClientToken, Fingerprint, SubmissionId
+from gateway.core.share import Share
+from gateway.core.submission import Attempt, Failure, NewSubmission, State, Submission
+
+# Places are (9999 - priority) * 2^39 + arrival, as lua/prelude.lua makes them.
+_PLACE_SHIFT = 39
+_TOP_PRIORITY = 9999
+
+
+def pack_identity(new: NewSubmission) -> bytes:
+    """What stays of a submission as long as its record."""
+    fields: dict[str, Any] = {
+        "token": new.client_token,
+        "principal": new.principal,
+        "namespace": new.namespace,
+        "kind": new.share_kind,
+        "name": new.job_name,
+        "job_queue": new.job_queue,
+        "print": new.fingerprint.total,
+        "members": dict(new.fingerprint.members),
+    }
+    if new.token_generated:
+        fields["generated"] = True
+    if new.warnings:
+        fields["warnings"] = [[warning.pointer, warning.detail] for warning in new.warnings]
+    if new.traceparent:
+        fields["trace"] = new.traceparent
+    packed: bytes = msgpack.packb(fields)
+    return packed
+
+
+def hold_of(new: NewSubmission) -> str:
+    """What a denial by IAM is about, in 16 characters: the queue and the role that the job runs as."""
+    return hashlib.sha256(f"{new.share.queue}\0{new.role_arn}".encode()).hexdigest()[:16]
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def unpack(submission_id: SubmissionId, value: bytes, position: int | None = None) -> Submission:
+    """The submission of a stored value; `position` counts from 1 within its share."""
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
+    unpacker.feed(value)
+    changing = unpacker.unpack()
+    identity_at = unpacker.tell()
+    request_at = identity_at + changing["identity"]
+    identity = msgpack.unpackb(value[identity_at:request_at])
+    error = changing.get("error")
+    settled = changing.get("settled")
+    return Submission(
+        submission_id=submission_id,
+        client_token=ClientToken(identity["token"]),
+        token_generated=identity.get("generated", False),
+        principal=identity["principal"],
+        namespace=identity["namespace"],
+        state=State(changing["state"]),
+        share=Share.parse(changing["share"]),
+        share_kind=identity["kind"],
+        priority=_TOP_PRIORITY - (int(changing["place"]) >> _PLACE_SHIFT),
+        job_name=identity["name"],
+        job_queue=identity["job_queue"],
+        fingerprint=Fingerprint(total=identity["print"], members=identity["members"]),
+        accepted_at=_moment(changing["at"]),
+        settled_at=_moment(settled) if settled else None,
+        maybe_sent=changing.get("sent", False),
+        attempts=tuple(
+            Attempt(at=_moment(one["at"]), outcome=one["outcome"], error=one.get("error"))
+            for one in changing.get("attempts", ())
+        ),
+        attempt_count=changing.get("attempt_count", 0),
+        job_id=changing.get("job_id"),
+        job_arn=changing.get("job_arn"),
+        error=Failure(code=error["code"], message=error["message"]) if error else None,
+        warnings=tuple(Finding(pointer=pointer, detail=detail) for pointer, detail in identity.get("warnings", ())),
+        traceparent=identity.get("trace"),
+        position=position,
+        request=value[request_at:],
+    )
+
+
+def lease_fields(value: bytes) -> tuple[bool, int]:
+    """(whether a job may have been made before this lease, charged tries so far) of a leased record."""
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
+    unpacker.feed(value)
+    changing = unpacker.unpack()
+    return bool(changing.get("before", False)), int(changing.get("tries", 0))

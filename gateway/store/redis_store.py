@@ -1,0 +1,322 @@
+"""The submissions of one upstream, in Redis: each command of the core is one script."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from gateway.core.attempt import Leased, Report
+from gateway.core.errors import (
+    BacklogFullError,
+    Limit,
+    NotAcceptingError,
+    RateLimitedError,
+    StoreUnavailableError,
+    TooManySharesError,
+)
+from gateway.core.identity import SubmissionId
+from gateway.core.ports import Admission, Settlement, ShareStatus, Wait
+from gateway.core.share import Share
+from gateway.store.connection import store_errors
+from gateway.store.records import hold_of, lease_fields, pack_identity, unpack
+from gateway.store.scripts import Scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redis.asyncio import Redis
+
+    from gateway.core.pace import PaceRules
+    from gateway.core.share import ShareLimits
+    from gateway.core.submission import NewSubmission, Submission
+    from gateway.store.keys import Keys
+
+# Bounds of one script's work: a few hundred microseconds, whatever the backlog.
+RECLAIM_AT_ONCE = 50
+LEASE_LOOKS_AT = 32
+# While a denied (queue, role) is tried again, its other submissions wait this long for the answer.
+DENIED_PROBE_MS = 2000
+# Longer than any rate limit needs to fill up again; after it an idle share is as good as new.
+IDLE_SHARE_MS = 7 * 24 * 3600 * 1000
+# How many answers in a row may say "something was brought back, ask again" before a pause.
+LEASE_ROUNDS = 20
+
+OVERRIDES = {"rate": "o_rate", "burst": "o_burst", "weight": "o_weight", "maxQueued": "o_max_queued"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreBounds:
+    """What the store takes and how long it keeps it: counts in submissions, sizes in bytes, times in seconds."""
+
+    max_queued: int = 1_000_000
+    max_queued_bytes: int = 4_000_000_000
+    max_shares_per_queue: int = 500
+    retention_seconds: float = 604_800
+    alias_retention_seconds: float = 2_592_000
+    lease_seconds: float = 60
+    max_attempts: int = 10
+    attempt_window_seconds: float = 600
+
+
+class RedisStore:
+    """AdmissionStore, ForwardStore and ShareStore over one upstream's keys."""
+
+    def __init__(
+        self,
+        client: Redis,
+        keys: Keys,
+        *,
+        pace: PaceRules,
+        bounds: StoreBounds,
+        promise: Callable[[], list[str]] = list,
+    ) -> None:
+        """`promise` says why a 202 would promise too much now, in sentences; empty where it would not."""
+        self._client: Any = client  # redis-py types answers as bytes or text, for clients of both kinds
+        self._keys = keys
+        self._pace = pace
+        self._packed_pace: bytes = msgpack.packb(asdict(pace))
+        self._bounds = bounds
+        self._promise = promise
+        self._scripts = Scripts()
+
+    async def admit(self, new: NewSubmission, limits: ShareLimits) -> Admission:
+        broken = self._promise()
+        if broken:
+            raise StoreUnavailableError(" ".join(broken))
+        keys, bounds = self._keys, self._bounds
+        with store_errors():
+            verdict, *rest = await self._scripts.admit.run(
+                self._client,
+                [
+                    keys.record(new.submission_id),
+                    keys.upstream,
+                    keys.share(new.share),
+                    keys.ready(new.share),
+                    keys.active,
+                    keys.backlog,
+                    keys.queues,
+                ],
+                [
+                    new.submission_id,
+                    str(new.share),
+                    new.share.queue,
+                    new.priority,
+                    limits.weight,
+                    limits.rate,
+                    limits.burst,
+                    limits.max_queued,
+                    bounds.max_queued,
+                    bounds.max_queued_bytes,
+                    bounds.max_shares_per_queue,
+                    pack_identity(new),
+                    new.request,
+                    hold_of(new),
+                    keys.wake,
+                ],
+            )
+        if verdict == b"refused":
+            raise await self._refusal(rest)
+        value, rank, *remaining = rest
+        submission = unpack(new.submission_id, value, rank + 1 if rank >= 0 else None)
+        if verdict == b"known" and submission.share != new.share:  # the rank was looked up in another share's line
+            submission = await self.get(new.submission_id) or submission
+        left = remaining[0] if remaining and remaining[0] >= 0 else None
+        return Admission(submission=submission, known=verdict == b"known", remaining=left)
+
+    async def get(self, submission_id: SubmissionId) -> Submission | None:
+        if not submission_id.startswith(self._keys.tag):
+            return None
+        with store_errors():
+            value = await self._client.get(self._keys.record(submission_id))
+            if value is None:
+                return None
+            submission = unpack(submission_id, value)
+            rank = await self._client.zrank(self._keys.ready(submission.share), submission_id)
+        return submission if rank is None else unpack(submission_id, value, int(rank) + 1)
+
+    async def lease(self) -> Leased | Wait:
+        for _ in range(LEASE_ROUNDS):
+            with store_errors():
+                verdict, *rest = await self._lease_once()
+            if verdict == b"leased":
+                raw_id, value, number, probing = rest
+                maybe_sent, tries = lease_fields(value)
+                return Leased(
+                    submission=unpack(SubmissionId(raw_id.decode()), value),
+                    number=number,
+                    maybe_sent=maybe_sent,
+                    tries=tries,
+                    probing=bool(probing),
+                )
+            if verdict == b"wait":
+                milliseconds, reason = rest
+                return Wait(seconds=None if milliseconds < 0 else milliseconds / 1000, reason=reason.decode())
+        return Wait(seconds=0.0, reason="reclaiming")
+
+    async def settle(self, leased: Leased, report: Report) -> Settlement:
+        keys, bounds, submission = self._keys, self._bounds, leased.submission
+        failure, share = report.failure, submission.share
+        with store_errors():
+            verdict, *rest = await self._scripts.settle.run(
+                self._client,
+                [
+                    keys.record(submission.submission_id),
+                    keys.upstream,
+                    keys.active,
+                    keys.delayed,
+                    keys.leased,
+                    keys.backlog,
+                    keys.queues,
+                    keys.denied,
+                    keys.share(share),
+                    keys.ready(share),
+                    keys.job(report.job_id or "-"),
+                ],
+                [
+                    submission.submission_id,
+                    leased.number,
+                    report.verdict.value,
+                    report.outcome,
+                    int(report.charged),
+                    int(report.proved_none),
+                    round(report.delay_seconds * 1000),
+                    report.signal.value,
+                    round(report.wait_seconds * 1000),
+                    failure.code if failure else "",
+                    failure.message if failure else "",
+                    report.job_id or "",
+                    report.job_arn or "",
+                    bounds.max_attempts,
+                    round(bounds.attempt_window_seconds * 1000),
+                    round(bounds.retention_seconds * 1000),
+                    round(bounds.alias_retention_seconds * 1000),
+                    keys.ends,
+                    self._pace.rate,
+                    self._packed_pace,
+                    IDLE_SHARE_MS,
+                ],
+            )
+        settled = unpack(submission.submission_id, rest[0]) if rest else None
+        told: dict[str, Any] = msgpack.unpackb(rest[1]) if len(rest) > 1 else {}
+        return Settlement(
+            verdict=verdict.decode(),
+            submission=settled,
+            charged=told.get("charged", False),
+            pace=told.get("pace"),
+            held=told.get("held"),
+            released=told.get("released"),
+            outage=told.get("outage"),
+            share_paused=told.get("paused", False),
+        )
+
+    async def set_share(self, share: Share, changes: dict[str, str | None]) -> ShareStatus:
+        keys = self._keys
+        fields = [text for name, value in changes.items() for text in (OVERRIDES.get(name, name), value or "")]
+        with store_errors():
+            await self._scripts.share.run(
+                self._client,
+                [keys.share(share), keys.ready(share), keys.active, keys.upstream, keys.backlog],
+                [str(share), keys.wake, IDLE_SHARE_MS, *fields],
+            )
+            return await self._share_status(share, await self._now())
+
+    async def shares(self) -> list[ShareStatus]:
+        """Every share with a backlog."""
+        with store_errors():
+            now = await self._now()
+            names = await self._client.zrange(self._keys.backlog, 0, -1)
+            return list(await asyncio.gather(*(self._share_status(Share.parse(name.decode()), now) for name in names)))
+
+    async def pace(self) -> dict[str, float | int | str]:
+        """The upstream as the fleet sees it: rate now in calls a second, backlog, outage, hold."""
+        with store_errors():
+            now = await self._now()
+            names = ("pace", "queued", "bytes", "outage", "held_until", "passed", "ceiling")
+            fields = await self._client.hmget(self._keys.upstream, names)
+            in_flight = await self._client.zcard(self._keys.leased)
+            delayed = await self._client.zcard(self._keys.delayed)
+        pace, queued, size, outage, held_until, passed, _ = (float(value) if value else 0.0 for value in fields)
+        return {
+            "rate": round(min(pace or self._pace.rate, self._pace.rate), 3),
+            "queued": int(queued),
+            "queued_bytes": int(size),
+            "leased": in_flight,
+            "delayed": delayed,
+            "forwarded": int(passed),
+            "condition": "outage" if outage else "held" if held_until > now * 1000 else "open",
+        }
+
+    async def _lease_once(self) -> Any:
+        keys, pace = self._keys, self._pace
+        answer = await self._scripts.lease.run(
+            self._client,
+            [keys.upstream, keys.active, keys.delayed, keys.leased, keys.denied],
+            [
+                keys.root,
+                round(self._bounds.lease_seconds * 1000),
+                pace.rate,
+                pace.burst,
+                pace.lateness_ms,
+                pace.probe_every_ms,
+                DENIED_PROBE_MS,
+                LEASE_LOOKS_AT,
+            ],
+        )
+        if answer[0] == b"due":
+            await self._scripts.reclaim.run(
+                self._client,
+                [keys.upstream, keys.active, keys.delayed, keys.leased],
+                [keys.root, RECLAIM_AT_ONCE],
+            )
+        return answer
+
+    async def _refusal(self, rows: list[list[bytes]]) -> Exception:
+        limits = []
+        for name, quota, window_ms, wait_ms in rows:
+            if name == b"not-accepting":
+                return NotAcceptingError("Submissions for this upstream are switched off by an operator.")
+            wait = int(wait_ms) / 1000
+            limits.append(
+                Limit(
+                    name=name.decode(),
+                    quota=int(quota),
+                    window_seconds=int(window_ms) / 1000,
+                    # a backlog has room again when Batch has taken one more
+                    retry_after_seconds=wait if wait >= 0 else 1 / self._pace.rate,
+                )
+            )
+        names = {limit.name for limit in limits}
+        if "share-rate" in names:
+            return RateLimitedError(limits)
+        return TooManySharesError(limits) if "queue-shares" in names else BacklogFullError(limits)
+
+    async def _now(self) -> float:
+        """The store's time, in seconds."""
+        seconds, microseconds = await self._client.time()
+        return float(seconds) + float(microseconds) / 1e6
+
+    async def _share_status(self, share: Share, now: float) -> ShareStatus:
+        names = ["weight", "paused", "paused_because", *OVERRIDES.values()]
+        weight, paused, because, *overrides = await self._client.hmget(self._keys.share(share), names)
+        queued = await self._client.zscore(self._keys.backlog, str(share))
+        set_over = {name: float(value) for name, value in zip(OVERRIDES, overrides, strict=True) if value is not None}
+        return ShareStatus(
+            share=share,
+            queued=int(queued or 0),
+            weight=set_over.get("weight", float(weight or 1)),
+            paused=paused == b"1",
+            paused_because=because.decode() if because else None,
+            oldest_seconds=await self._oldest_age(share, now),
+            overrides=set_over,
+        )
+
+    async def _oldest_age(self, share: Share, now: float) -> float | None:
+        """Age of the first in line, in seconds; those of lower priority behind it may be older."""
+        first = await self._client.zrange(self._keys.ready(share), 0, 0)
+        value = await self._client.get(self._keys.record(first[0].decode())) if first else None
+        if value is None:
+            return None
+        return max(0.0, now - unpack(SubmissionId(first[0].decode()), value).accepted_at.timestamp())

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.core.attempt import GIVEN_BACK, Leased, Report, Verdict, verdict_on
 from gateway.core.errors import StoreUnavailableError
+from gateway.core.journal import Journal
 from gateway.core.ports import Wait
-from gateway.core.submission import Failure, State
+from gateway.core.submission import Failure
 
 if TYPE_CHECKING:
     from gateway.core.ports import BatchCalls, ForwardStore, Log, Settlement, Wakeup
@@ -41,11 +42,10 @@ class Forwarder:
         concurrency: int,
         chance: random.Random | None = None,
     ) -> None:
-        self._upstream = upstream
         self._store = store
         self._batch = batch
         self._wakeup = wakeup
-        self._log = log
+        self._journal = Journal(upstream, log)
         self._max_attempts = max_attempts
         self._usable_seconds = lease_seconds - call_timeout_seconds
         self._slots = asyncio.Semaphore(concurrency)
@@ -72,7 +72,7 @@ class Forwarder:
         report = await self._attempt(leased, since, stopping=stopping)
         called = time.monotonic()
         settlement = await self._settle(leased, report)
-        self._tell(leased, report, settlement, call_seconds=called - began)
+        self._journal.tell(leased, report, settlement, call_seconds=called - began)
         return settlement
 
     async def _lease(self, stop: asyncio.Event) -> Leased | Wait:
@@ -114,53 +114,3 @@ class Forwarder:
             with suppress(StoreUnavailableError):
                 return await self._store.settle(leased, report)
             await asyncio.sleep(SETTLE_RETRY_SECONDS)
-
-    def _tell(self, leased: Leased, report: Report, settlement: Settlement, *, call_seconds: float) -> None:
-        before, after = leased.submission, settlement.submission
-        log = {
-            "upstream": self._upstream,
-            "submission_id": before.submission_id,
-            "share": str(before.share),
-        }
-        self._log.info(
-            "forward",
-            **log,
-            principal=before.principal,
-            trace_id=before.trace_id,
-            lease=leased.number,
-            outcome=report.outcome,
-            verdict=settlement.verdict,
-            state=after.state if after else None,
-            charged=settlement.charged,
-            maybe_sent=leased.maybe_sent,
-            call_ms=round(call_seconds * 1000, 1),
-            error_code=report.failure.code if report.failure else None,
-            error_message=report.failure.message if report.failure else None,
-            job_id=report.job_id,
-        )
-        second_job = settlement.verdict == "stale" and after and report.job_id not in (None, after.job_id)
-        if settlement.verdict == "late" or second_job:
-            self._log.warning("late_forward", **log, job_id=report.job_id)
-        if settlement.verdict == "settled" and after and after.state is not State.QUEUED:
-            self._log.info(
-                "submission_settled",
-                **log,
-                principal=after.principal,
-                trace_id=after.trace_id,
-                state=after.state,
-                queue_seconds=round(after.queue_seconds or 0.0, 3),
-                attempts=after.attempt_count,
-                job_id=after.job_id,
-                error_code=after.error.code if after.error else None,
-            )
-        if settlement.pace is not None:
-            self._log.warning("upstream_paced", upstream=self._upstream, rate=round(settlement.pace, 3))
-        holds = {settlement.held: True, settlement.released: False}
-        if settlement.outage is not None:
-            holds["outage"] = settlement.outage
-        for reason, held in holds.items():
-            if reason:
-                self._log.error("upstream_held", upstream=self._upstream, reason=reason, held=held, share=log["share"])
-        if settlement.share_paused:
-            code = report.failure.code if report.failure else None
-            self._log.error("share_paused", upstream=self._upstream, share=log["share"], error_code=code)

@@ -141,6 +141,9 @@ end
 -- ---- The submission.
 local final
 local retry = false
+if proved_none and verdict ~= 'forwarded' then
+  record.sent = record.before
+end
 if verdict == 'forwarded' then
   final = 'forwarded'
   put('passed', int(passed + 1))
@@ -150,9 +153,6 @@ elseif verdict == 'unknown' then
   final = 'unknown'
 else
   retry = true
-  if proved_none then
-    record.sent = record.before
-  end
   if charged and (outage or record.probe) then
     charged = false
   end

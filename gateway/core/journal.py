@@ -1,0 +1,70 @@
+"""What the log says of each attempt: one `forward` line, and a line for each thing that it changed beside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.submission import State
+
+if TYPE_CHECKING:
+    from gateway.core.attempt import Leased, Report
+    from gateway.core.ports import Log, Settlement
+    from gateway.core.submission import Submission
+
+
+class Journal:
+    """The log of one upstream's attempts."""
+
+    def __init__(self, upstream: str, log: Log) -> None:
+        self._upstream = upstream
+        self._log = log
+
+    def tell(self, leased: Leased, report: Report, settlement: Settlement, *, call_seconds: float) -> None:
+        before, after = leased.submission, settlement.submission
+        about = {"upstream": self._upstream, "submission_id": before.submission_id, "share": str(before.share)}
+        self._log.info(
+            "forward",
+            **about,
+            principal=before.principal,
+            trace_id=before.trace_id,
+            lease=leased.number,
+            outcome=report.outcome,
+            verdict=settlement.verdict,
+            state=after.state if after else None,
+            charged=settlement.charged,
+            maybe_sent=leased.maybe_sent,
+            call_ms=round(call_seconds * 1000, 1),
+            error_code=report.failure.code if report.failure else None,
+            error_message=report.failure.message if report.failure else None,
+            job_id=report.job_id,
+        )
+        if after and settlement.verdict == "settled" and after.state is not State.QUEUED:
+            self._tell_settled(about, after)
+        second_job = after and settlement.verdict == "stale" and report.job_id not in (None, after.job_id)
+        if settlement.verdict == "late" or second_job:
+            self._log.warning("late_forward", **about, job_id=report.job_id)
+        self._tell_upstream(str(before.share), report, settlement)
+
+    def _tell_settled(self, about: dict[str, Any], after: Submission) -> None:
+        self._log.info(
+            "submission_settled",
+            **about,
+            principal=after.principal,
+            trace_id=after.trace_id,
+            state=after.state,
+            queue_seconds=round(after.queue_seconds or 0.0, 3),
+            attempts=after.attempt_count,
+            job_id=after.job_id,
+            error_code=after.error.code if after.error else None,
+        )
+
+    def _tell_upstream(self, share: str, report: Report, settlement: Settlement) -> None:
+        if settlement.pace is not None:
+            self._log.warning("upstream_paced", upstream=self._upstream, rate=round(settlement.pace, 3))
+        outage = None if settlement.outage is None else "outage"
+        for reason, held in ((settlement.held, True), (settlement.released, False), (outage, settlement.outage)):
+            if reason:
+                self._log.error("upstream_held", upstream=self._upstream, reason=reason, held=held, share=share)
+        if settlement.share_paused:
+            code = report.failure.code if report.failure else None
+            self._log.error("share_paused", upstream=self._upstream, share=share, error_code=code)

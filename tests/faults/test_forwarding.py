@@ -1,0 +1,293 @@
+"""What becomes of a submission, answer by answer: the real forwarder and store, with Batch's answers chosen."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from gateway.core.attempt import Answer, AnswerKind, Leased
+from gateway.core.forwarder import Forwarder
+from gateway.core.identity import ClientToken, fingerprint, submission_id
+from gateway.core.pace import PaceRules
+from gateway.core.share import Share, ShareLimits
+from gateway.core.submission import NewSubmission, State, Submission
+from gateway.store.connection import connect
+from gateway.store.hints import Hints
+from gateway.store.keys import Keys
+from gateway.store.redis_store import RedisStore, StoreBounds
+from tests.conftest import eventually
+from tests.core.fakes import MADE, ListLog, ScriptedBatch
+from tests.servers import running, valkey_binary
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+UNCLEAR = Answer(kind=AnswerKind.UNCLEAR, code="ReadTimeoutError")
+THROTTLED = Answer(kind=AnswerKind.THROTTLED, code="TooManyRequestsException")
+REFUSED = Answer(kind=AnswerKind.REFUSED, code="ClientException", message="no")
+TRANSIENT = Answer(kind=AnswerKind.TRANSIENT, code="ClientException", message="Failed to create shareIdentifier")
+NOT_SENT = Answer(kind=AnswerKind.NOT_SENT, code="EndpointConnectionError")
+
+TAG = submission_id(namespace="n", account="1", region="r", token="any")[:4]
+QUICK = PaceRules(rate=1000.0, floor=1000.0, probe_every_ms=1, credentials_hold_ms=1, denied_hold_ms=1)
+
+
+def submission(token: str = "t", *, share: str = "s", priority: int = 0) -> NewSubmission:
+    return NewSubmission(
+        submission_id=submission_id(namespace="n", account="1", region="r", token=token),
+        client_token=ClientToken(token),
+        token_generated=False,
+        principal="p",
+        namespace="n",
+        share=Share("q", share),
+        share_kind="shareIdentifier",
+        priority=priority,
+        job_name="j",
+        job_queue="q",
+        fingerprint=fingerprint({}),
+        role_arn="r",
+        request=b'{"token": "%s"}' % token.encode(),
+    )
+
+
+class NoJitter:
+    """Chance that always draws the shortest delay, so that retries come at once."""
+
+    def uniform(self, low: float, _: float) -> float:
+        return low
+
+
+class Bench:
+    """A store with one forwarder, whose steps the test takes itself."""
+
+    def __init__(self, client: Redis, prefix: str, batch: ScriptedBatch, bounds: StoreBounds, pace: PaceRules) -> None:
+        keys = Keys(prefix, TAG)
+        self.store = RedisStore(client, keys, pace=pace, bounds=bounds)
+        self.hints = Hints(client, keys)
+        self.batch = batch
+        self.log = ListLog()
+        self.forwarder = Forwarder(
+            upstream="main",
+            store=self.store,
+            batch=batch,
+            wakeup=self.hints,
+            log=self.log,
+            max_attempts=bounds.max_attempts,
+            lease_seconds=bounds.lease_seconds,
+            call_timeout_seconds=bounds.lease_seconds / 2,
+            concurrency=4,
+            chance=NoJitter(),  # type: ignore[arg-type]
+        )
+
+    async def admit(self, token: str = "t", *, share: str = "s") -> Submission:
+        return (await self.store.admit(submission(token, share=share), ShareLimits())).submission
+
+    async def lease(self) -> Leased:
+        async with asyncio.timeout(10):
+            while not isinstance(got := await self.store.lease(), Leased):
+                await asyncio.sleep(min(got.seconds or 0.01, 0.01))  # noqa: ASYNC110 - the store's clock, not an event
+        return got
+
+    async def step(self) -> Submission:
+        """One lease, one call, one settlement."""
+        settlement = await self.forwarder.forward(await self.lease(), since=time.monotonic())
+        assert settlement.submission is not None
+        return settlement.submission
+
+
+@asynccontextmanager
+async def bench(
+    client: Redis,
+    prefix: str,
+    *answers: Answer,
+    bounds: StoreBounds | None = None,
+    pace: PaceRules = QUICK,
+) -> AsyncIterator[Bench]:
+    yield Bench(client, prefix, ScriptedBatch(*answers), bounds or StoreBounds(), pace)
+
+
+async def test_a_job_is_made_and_remembered(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix) as b:
+        await b.admit()
+        after = await b.step()
+        assert (after.state, after.job_id, after.job_arn, after.request) == (State.FORWARDED, "job-1", "arn:1", b"")
+        assert [one.outcome for one in after.attempts] == ["submitted"]
+
+
+@pytest.mark.parametrize("answer", [THROTTLED, NOT_SENT])
+async def test_what_was_surely_not_submitted_comes_back_uncharged(client: Redis, prefix: str, answer: Answer) -> None:
+    async with bench(client, prefix, answer, MADE, bounds=StoreBounds(max_attempts=1)) as b:
+        await b.admit()
+        after = await b.step()
+        assert (after.state, after.maybe_sent) == (State.QUEUED, False)
+        assert (await b.step()).state is State.FORWARDED
+
+
+async def test_every_attempt_sends_the_same_bytes(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix, UNCLEAR, THROTTLED, TRANSIENT, MADE) as b:
+        await b.admit()
+        for _ in range(4):
+            await b.step()
+        assert len(b.batch.requests) == 4
+        assert len(set(b.batch.requests)) == 1
+
+
+async def test_a_refusal_of_the_first_call_rejects(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix, REFUSED) as b:
+        await b.admit()
+        after = await b.step()
+        assert (after.state, after.maybe_sent) == (State.REJECTED, False)
+        assert after.error is not None
+        assert (after.error.code, after.error.message) == ("ClientException", "no")
+        assert after.request, "a dead letter keeps everything"
+
+
+async def test_a_refusal_after_a_lost_answer_is_unknown_and_never_a_guess(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix, UNCLEAR, REFUSED) as b:
+        await b.admit()
+        assert (await b.step()).maybe_sent
+        after = await b.step()
+        assert (after.state, after.maybe_sent) == (State.UNKNOWN, True)
+
+
+async def test_a_throttle_after_a_lost_answer_does_not_clear_the_doubt(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix, UNCLEAR, THROTTLED, REFUSED) as b:
+        await b.admit()
+        await b.step()
+        assert (await b.step()).maybe_sent
+        assert (await b.step()).state is State.UNKNOWN
+
+
+async def test_known_transients_are_tried_again_and_then_rejected(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix, TRANSIENT, bounds=StoreBounds(max_attempts=3)) as b:
+        await b.admit()
+        assert [(await b.step()).state for _ in range(3)] == [State.QUEUED, State.QUEUED, State.REJECTED]
+
+
+async def test_lost_answers_end_as_unknown_after_the_last_try(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix, UNCLEAR, bounds=StoreBounds(max_attempts=3)) as b:
+        await b.admit()
+        assert [(await b.step()).state for _ in range(3)] == [State.QUEUED, State.QUEUED, State.UNKNOWN]
+
+
+async def test_tries_end_with_their_window(client: Redis, prefix: str) -> None:
+    bounds = StoreBounds(attempt_window_seconds=0.001)
+    async with bench(client, prefix, UNCLEAR, bounds=bounds) as b:
+        await b.admit()
+        tries = 1
+        while (after := await b.step()).state is State.QUEUED:
+            tries += 1
+        assert after.state is State.UNKNOWN
+        assert tries < StoreBounds().max_attempts
+
+
+async def test_an_old_lease_is_given_back_without_a_call(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix) as b:
+        await b.admit()
+        leased = await b.lease()
+        settlement = await b.forwarder.forward(leased, since=time.monotonic() - 31)
+        assert settlement.submission is not None
+        assert (settlement.submission.state, settlement.submission.maybe_sent) == (State.QUEUED, False)
+        assert b.batch.requests == []
+
+
+async def test_leases_that_nobody_settled_count_and_end_as_unknown_without_another_call(
+    client: Redis, prefix: str
+) -> None:
+    bounds = StoreBounds(lease_seconds=0.001, max_attempts=3)
+    async with bench(client, prefix, bounds=bounds) as b:
+        await b.admit()
+        for _ in range(3):
+            await b.lease()  # the process dies here
+        leased = await b.lease()
+        assert (leased.maybe_sent, leased.tries) == (True, 3)
+        settlement = await b.forwarder.forward(leased, since=time.monotonic() + 1)
+        assert settlement.verdict in ("settled", "stale")
+        assert b.batch.requests == []
+
+
+async def test_a_settlement_is_repeated_until_the_store_is_back(short_folder: Path, prefix: str) -> None:
+    folder = short_folder / uuid4().hex[:8]
+    folder.mkdir()
+    with running(valkey_binary(), folder, "--appendonly", "yes", "--appendfsync", "always") as server:
+        async with connect(server.url) as client, bench(client, prefix) as b:
+            await b.admit()
+            leased = await b.lease()
+            b.batch.gate.clear()
+            forwarding = asyncio.create_task(b.forwarder.forward(leased, since=time.monotonic()))
+            await eventually(lambda: asyncio.sleep(0, bool(b.batch.requests)))
+            server.kill()
+            b.batch.gate.set()
+            await asyncio.sleep(0)
+            server.start()
+            settlement = await forwarding
+            assert settlement.submission is not None
+            assert settlement.submission.state is State.FORWARDED
+
+
+async def test_a_running_forwarder_starts_at_once_what_another_process_accepts(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix) as b, asyncio.TaskGroup() as group:
+        stop = asyncio.Event()
+        group.create_task(b.hints.run(stop))
+        group.create_task(b.forwarder.run(stop))
+        subscribers = Keys(prefix, TAG).wake
+
+        async def subscribed() -> bool:
+            return bool(dict(await client.pubsub_numsub(subscribers))[subscribers.encode()])
+
+        await eventually(subscribed)
+        accepted = await b.admit()
+
+        async def forwarded() -> bool:
+            found = await b.store.get(accepted.submission_id)
+            return found is not None and found.state is State.FORWARDED
+
+        await eventually(forwarded, seconds=0.5)  # half the poll: the hint must have come
+        stop.set()
+
+
+async def test_told_to_stop_it_finishes_calls_in_flight_and_takes_no_more(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix) as b:
+        for number in range(20):
+            await b.admit(f"t{number}")
+        b.batch.gate.clear()
+        stop = asyncio.Event()
+        running_forwarder = asyncio.create_task(b.forwarder.run(stop))
+        await eventually(lambda: asyncio.sleep(0, len(b.batch.requests) == 4))
+        stop.set()
+        b.batch.gate.set()
+        await asyncio.wait_for(running_forwarder, 5)
+        pace = await b.store.pace()
+        assert (pace["queued"], pace["leased"]) == (16, 0)
+
+
+async def test_there_is_one_forward_line_an_attempt_and_one_settled_line_at_the_end(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix, THROTTLED, UNCLEAR, MADE) as b:
+        accepted = await b.admit()
+        for _ in range(3):
+            await b.step()
+        assert [line["outcome"] for line in b.log.of("forward")] == ["throttled", "unclear", "submitted"]
+        (settled,) = b.log.of("submission_settled")
+        assert (settled["submission_id"], settled["attempts"]) == (accepted.submission_id, 3)
+
+
+async def test_five_like_rejections_pause_the_share_and_say_so(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix, REFUSED) as b:
+        for number in range(6):
+            await b.admit(f"t{number}")
+        for _ in range(5):
+            await b.step()
+        (paused,) = b.log.of("share_paused")
+        assert (paused["share"], paused["error_code"]) == ("q/s", "ClientException")
+        (status,) = await b.store.shares()
+        assert (status.paused, status.queued) == (True, 1)
+        await b.store.set_share(Share("q", "s"), {"paused": None})
+        assert (await b.step()).state is State.REJECTED

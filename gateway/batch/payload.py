@@ -57,7 +57,7 @@ JAVA_POSIX: Final = {
     "XDigit": "0-9a-fA-F",
     "Space": r" \t\n\x0B\f\r",
 }
-JAVA_TOKEN: Final = re.compile(rf"\\p\{{(?P<posix>{'|'.join(JAVA_POSIX)})\}}|\\.|[\[\].]", re.DOTALL)
+JAVA_TOKEN: Final = re.compile(rf"\\p\{{(?P<posix>{'|'.join(JAVA_POSIX)})\}}|\\.|&&|[\[\].]", re.DOTALL)
 # `X(?<!c)` at the very end: the automaton knows no look-behind, but for a full match this says "and not ending in c".
 ENDING: Final = re.compile(r"(?P<head>[^|]*)\(\?<!(?P<last>[^\\()|\[\]^])\)", re.DOTALL)
 
@@ -171,9 +171,7 @@ def request_rules(shapes: Shapes, root: str) -> Rules:
     used = {name: shapes[name] for name in reachable(shapes, root)}
     sources = {shape["pattern"]: full_match(shape["pattern"]) for shape in used.values() if "pattern" in shape}
     # A pattern less is a check less; a gateway that does not start is worse.
-    unchecked = tuple(source for source, rules in sources.items() if not all(map(compiles, rules)))
-    for source in unchecked:
-        sources[source] = []
+    unchecked = tuple(source for source, rules in sources.items() if not rules)
     names: dict[str, str] = {}
     definitions: dict[str, Schema] = {}
     for name, shape in used.items():
@@ -303,24 +301,29 @@ def bounds(shape: Mapping[str, Any], low: str, high: str) -> Schema:
 
 
 def full_match(java: str) -> list[str]:
-    r"""A Java regex that must match the whole text, as regexes for `jsonschema_rs` which must all match.
+    r"""A Java regex that must match the whole text, as regexes for `jsonschema_rs` that must all match.
 
-    jsonschema_rs reads `\d` and `\w` as ASCII like Java, and `$` as the very end. It differs in `\s`, which takes
-    Unicode's spaces too. What it cannot read stays as it is, and does not compile.
+    Empty where that cannot be said. jsonschema_rs reads `\d` and `\w` as ASCII like Java, and `$` as the very end. It
+    differs in `\s`, which takes Unicode's spaces too, and in possessive quantifiers, which give back.
     """
     if ending := ENDING.fullmatch(java):
-        return [*full_match(ending["head"]), f"(?:^|[^\\x{{{ord(ending['last']):X}}}])$"]
+        head = full_match(ending["head"])
+        return head and [*head, rf"(?:^|[^\x{{{ord(ending['last']):X}}}])$"]
     in_class = False
+    readable = True
 
     def rewritten(token: re.Match[str]) -> str:
-        nonlocal in_class
+        nonlocal in_class, readable
         if posix := token["posix"]:
             return JAVA_POSIX[posix] if in_class else f"[{JAVA_POSIX[posix]}]"
-        if token[0] in "[]":
+        if in_class and token[0] in ("[", "&&"):
+            readable = False  # Java's classes in classes: jsonschema_rs would take the bracket for a character
+        if token[0] in ("[", "]"):
             in_class = token[0] == "["
         return JAVA_DOT if token[0] == "." and not in_class else token[0]
 
-    return [f"^(?:{JAVA_TOKEN.sub(rewritten, java)})$"]
+    rule = f"^(?:{JAVA_TOKEN.sub(rewritten, java)})$"
+    return [rule] if readable and compiles(rule) else []
 
 
 def compiled(schema: Schema) -> jsonschema_rs.Validator:

@@ -92,9 +92,11 @@ class Bench:
 
     async def lease(self) -> Leased:
         async with asyncio.timeout(10):
-            while not isinstance(got := await self.store.lease(), Leased):
-                await asyncio.sleep(min(got.seconds or 0.01, 0.01))  # noqa: ASYNC110 - the store's clock, not an event
-        return got
+            while True:
+                got = await self.store.lease()
+                if isinstance(got, Leased):
+                    return got
+                await asyncio.sleep(min(got.seconds or 0.01, 0.01))
 
     async def step(self) -> Submission:
         """One lease, one call, one settlement."""

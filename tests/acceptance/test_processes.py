@@ -1,0 +1,218 @@
+"""Gateways as processes over a real store and the emulator: faults of Batch, kill -9, two at once, SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+from gateway.emulator import Emulator, EmulatorConfig, Fault
+from tests.conftest import eventually
+from tests.examples import settings, submission
+from tests.processes import GatewayProcess, gateway_process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.servers import StoreServer
+
+FAST = EmulatorConfig(submit_tps=0)
+QUICK_UPSTREAM = "rate = 200.0"
+
+
+async def post(gateway: GatewayProcess, *, wait: int = 0, **members: Any) -> dict[str, Any]:
+    headers = {"Prefer": f"wait={wait}"} if wait else {}
+    async with (
+        aiohttp.ClientSession(gateway.url) as http,
+        http.post("/v1/submissions", json=submission(**members), headers=headers) as answer,
+    ):
+        body: dict[str, Any] = await answer.json()
+        assert answer.status in (200, 202), body
+        return body
+
+
+async def get(gateway: GatewayProcess, submission_id: str, *, wait: int = 0) -> dict[str, Any]:
+    headers = {"Prefer": f"wait={wait}"} if wait else {}
+    async with (
+        aiohttp.ClientSession(gateway.url) as http,
+        http.get(f"/v1/submissions/{submission_id}", headers=headers) as answer,
+    ):
+        body: dict[str, Any] = await answer.json()
+        return body
+
+
+def made(emulator: Emulator) -> list[str]:
+    return sorted(str(job.tags["gateway:submission-id"]) for job in emulator.jobs)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(kind="throttle", times=2),
+        Fault(kind="throttle_bare", times=2),
+        Fault(kind="throttle", times=1, retry_after_ms=200),
+        Fault(kind="error_500", times=1),
+        Fault(kind="drop", times=1),
+        Fault(kind="first_share_500", times=1),
+        Fault(kind="slow", times=1, seconds=0.3),
+        Fault(kind="credentials", times=1),
+    ],
+    ids=lambda fault: fault.kind,
+)
+async def test_a_passing_fault_of_batch_ends_in_exactly_one_job(
+    valkey: StoreServer, prefix: str, tmp_path: Path, fault: Fault
+) -> None:
+    emulator = Emulator(FAST)
+    emulator.set_faults(fault)
+    async with emulator.serving() as endpoint:
+        config = settings(store_url=valkey.url, endpoint_url=endpoint, prefix=prefix, upstream=QUICK_UPSTREAM)
+        with gateway_process(tmp_path, config) as gateway:
+            first = await post(gateway, wait=20)
+            assert first["state"] == "forwarded", first
+    assert made(emulator) == [first["submissionId"]]
+    assert len({call.body_sha256 for call in emulator.ledger()}) == 1, "every attempt sends the same bytes"
+
+
+@pytest.mark.parametrize(("repeats", "state"), [("replay", "forwarded"), ("reject", "unknown")])
+async def test_a_lost_answer_is_never_submitted_twice(
+    valkey: StoreServer, prefix: str, tmp_path: Path, repeats: Any, state: str
+) -> None:
+    emulator = Emulator(EmulatorConfig(submit_tps=0, repeats=repeats))
+    emulator.set_faults(Fault(kind="lost_answer", times=1))
+    async with emulator.serving() as endpoint:
+        config = settings(store_url=valkey.url, endpoint_url=endpoint, prefix=prefix, upstream=QUICK_UPSTREAM)
+        with gateway_process(tmp_path, config) as gateway:
+            assert (await post(gateway, wait=20))["state"] == state
+    assert len(emulator.jobs) == 1
+
+
+async def test_a_forwarder_killed_in_mid_call_leaves_its_submission_to_another(
+    any_store: StoreServer, prefix: str, tmp_path: Path
+) -> None:
+    emulator = Emulator(EmulatorConfig(submit_tps=0, repeats="replay"))
+    emulator.set_faults(Fault(kind="lost_answer_hang", times=1, seconds=30))
+    async with emulator.serving() as endpoint:
+        config = settings(
+            store_url=any_store.url,
+            endpoint_url=endpoint,
+            prefix=prefix,
+            upstream=QUICK_UPSTREAM,
+            extra="[forward]\ncall_timeout_seconds = 1\nlease_seconds = 2",
+        )
+        with (
+            gateway_process(tmp_path / "one", config) as one,
+            gateway_process(tmp_path / "two", config, "--role", "api") as two,
+        ):
+            accepted = await post(one)
+            await eventually(lambda: asyncio.sleep(0, len(emulator.jobs) == 1))
+            one.kill()
+            queued = await get(two, accepted["submissionId"])
+            assert queued["state"] == "queued"
+            with gateway_process(tmp_path / "three", config, "--role", "forwarder"):
+                final = await get(two, accepted["submissionId"], wait=20)
+    assert final["state"] == "forwarded"
+    assert [one["outcome"] for one in final["attempts"]] == ["lease_ended", "submitted"]
+    assert made(emulator) == [accepted["submissionId"]]
+
+
+async def test_two_gateways_on_one_store_make_one_job_of_one_token_and_share_the_pace(
+    valkey: StoreServer, prefix: str, tmp_path: Path
+) -> None:
+    emulator = Emulator(EmulatorConfig(submit_tps=20))
+    async with emulator.serving() as endpoint:
+        config = settings(store_url=valkey.url, endpoint_url=endpoint, prefix=prefix, upstream="rate = 20.0")
+        with gateway_process(tmp_path / "one", config) as one, gateway_process(tmp_path / "two", config) as two:
+            both = [
+                post(gateway, clientToken=f"t{number}", jobName=f"j{number}", wait=30)
+                for number in range(30)
+                for gateway in (one, two)
+            ]
+            answers = await asyncio.gather(*both)
+    assert {answer["state"] for answer in answers} == {"forwarded"}
+    assert made(emulator) == sorted({answer["submissionId"] for answer in answers})
+    assert len(emulator.jobs) == 30
+    assert len(emulator.ledger()) <= 31, "together they call no faster than one may"
+
+
+async def test_sigterm_answers_long_polls_finishes_calls_and_loses_nothing(
+    valkey: StoreServer, prefix: str, tmp_path: Path
+) -> None:
+    emulator = Emulator(FAST)
+    emulator.set_faults(Fault(kind="slow", seconds=0.5))
+    async with emulator.serving() as endpoint:
+        config = settings(store_url=valkey.url, endpoint_url=endpoint, prefix=prefix, upstream="rate = 2.0")
+        with gateway_process(tmp_path, config) as gateway:
+            accepted = await asyncio.gather(*(post(gateway, jobName=f"j{number}") for number in range(5)))
+            polls = [asyncio.create_task(get(gateway, one["submissionId"], wait=30)) for one in accepted]
+            await eventually(lambda: asyncio.sleep(0, bool(emulator.jobs)))
+            os.kill(gateway.process.pid, signal.SIGTERM)
+            answers = await asyncio.gather(*polls)
+            assert {answer["state"] for answer in answers} <= {"queued", "forwarded"}
+            assert await asyncio.to_thread(gateway.process.wait, 15) == 0
+            stopped = gateway.event("stopped")
+            assert stopped["seconds"] < 10
+            done = {line["submission_id"] for line in gateway.events if line["event"] == "submission_settled"}
+            assert done == set(made(emulator)), "what was called was settled, what was not called stays queued"
+        with gateway_process(tmp_path / "next", config) as following:
+            finals = [await get(following, one["submissionId"], wait=30) for one in accepted]
+    assert {final["state"] for final in finals} == {"forwarded"}
+    assert made(emulator) == sorted(one["submissionId"] for one in accepted)
+
+
+async def test_a_draining_gateway_is_unready_first_and_still_serves(
+    valkey: StoreServer, prefix: str, tmp_path: Path
+) -> None:
+    emulator = Emulator(FAST)
+    async with emulator.serving() as endpoint:
+        config = settings(store_url=valkey.url, endpoint_url=endpoint, prefix=prefix).replace(
+            "unready_seconds = 0", "unready_seconds = 2"
+        )
+        with gateway_process(tmp_path, config) as gateway:
+            async with aiohttp.ClientSession(gateway.url) as http:
+                async with http.get("/readyz") as ready:
+                    assert ready.status == 200
+                gateway.process.send_signal(signal.SIGTERM)
+                await asyncio.to_thread(gateway.event, "draining")
+                async with http.get("/readyz") as ready:
+                    assert ready.status == 503
+                assert (await post(gateway))["state"] == "queued"
+            assert await asyncio.to_thread(gateway.process.wait, 15) == 0
+
+
+async def test_batch_being_down_stops_no_acceptance_and_charges_nobody(
+    valkey: StoreServer, prefix: str, tmp_path: Path
+) -> None:
+    emulator = Emulator(FAST)
+    async with emulator.serving() as endpoint:
+        config = settings(store_url=valkey.url, endpoint_url=endpoint, prefix=prefix, upstream=QUICK_UPSTREAM)
+        with gateway_process(tmp_path, config) as gateway:
+            emulator.close_listener()
+            accepted = [await post(gateway, jobName=f"j{number}") for number in range(3)]
+            await asyncio.to_thread(gateway.event, "upstream_held")
+            async with aiohttp.ClientSession(gateway.url) as http, http.get("/readyz") as ready:
+                assert ready.status == 200
+            await emulator.open_listener()
+            finals = [await get(gateway, one["submissionId"], wait=20) for one in accepted]
+            forwards = [line for line in gateway.events if line["event"] == "forward"]
+    assert {final["state"] for final in finals} == {"forwarded"}
+    assert not any(line["charged"] for line in forwards)
+    assert len(made(emulator)) == 3
+
+
+async def test_a_gateway_refuses_to_start_on_a_store_that_cannot_keep_the_promise(
+    valkey: StoreServer, prefix: str, tmp_path: Path
+) -> None:
+    config = settings(store_url=valkey.url, endpoint_url="http://127.0.0.1:9", prefix=prefix).replace("memory", "fsync")
+    (tmp_path / "gateway.toml").write_text(config)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", "serve", "--config", str(tmp_path / "gateway.toml"),
+        stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    _, complaint = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 1
+    assert b"append-only file" in complaint

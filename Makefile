@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint types imports check pins clean
+.PHONY: help setup demo test bench fmt lint types imports check pins clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ demo: setup ## store, emulator and gateway; 60 jobs from three shares, live
 
 test: setup ## all tests
 	$(BIN)/python -m pytest $(PYTEST)
+
+bench: setup ## the figures of the main job, with their bars; a minute and a half
+	$(BIN)/python -m tests.bench
 
 fmt: setup ## format the code
 	$(BIN)/ruff format .
@@ -44,6 +47,7 @@ pins: setup ## resolve versions and hashes anew
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra dev --group gate -o requirements/dev.txt pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements/runtime.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements/build.txt requirements/build.in
 
 clean: ## take away what was made
 	rm -rf $(VENV) .gateway .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,1 +1,25 @@
-"""The gateway."""
+"""The gateway in front of AWS Batch service jobs: a map, to be read first.
+
+A submission takes one way, one module a hop:
+
+    POST → api/middleware (request id, caller, canonical line, errors → problems)
+         → api/submissions → api/codec (+ batch/payload: SageMaker's rules)
+         → core/intake (identity, frozen request)
+         → store/redis_store.admit (lua/admit.lua)                         → 202, 200, 4xx, 503
+              durable from here
+    core/forwarder: store.lease (lua/lease.lua: fair order, pace)
+         → batch/batch_client → batch/failures (what the answer proves)
+         → core/attempt.verdict_on (what follows)
+         → store.settle (lua/settle.lua: fenced) → core/journal (what the log says)
+
+Rooms, from the top; each knows only those below it:
+
+    __main__, dev   commands
+    runtime         opens, wires, runs, drains and closes everything; settings: file and environment, once
+    api             HTTP in front: decode, ask the core, encode
+    store           submissions in Redis: a Lua file a command, one hash tag an upstream
+    batch           AWS Batch through aiobotocore, and SageMaker's model
+    core            what a submission is and what becomes of it; no HTTP, Redis, AWS or environment
+    emulator        Batch's service-job API for one machine; stands alone
+    events          the log: its pipeline, and the list of all events and fields
+"""

@@ -55,10 +55,13 @@ def main() -> None:
     help="Take requests, forward to Batch, or both.",
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes on the same port.")
-def serve(config: Path | None, role: Role, workers: int) -> None:
+@click.option("--shared-port", is_flag=True, hidden=True)  # what --workers starts its processes with
+def serve(config: Path | None, role: Role, workers: int, *, shared_port: bool) -> None:
     """Run the gateway until SIGTERM, then drain."""
     settings = _settings(config)
     if workers > 1:
+        if role != "forwarder" and settings.http.port == 0:
+            _fail("--workers share one port: give http.port a number other than 0", WRONG_USE)
         _supervise(config, role, workers)
     from gateway.runtime import Gateway, PromiseBrokenError
 
@@ -68,7 +71,7 @@ def serve(config: Path | None, role: Role, workers: int) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await Gateway(settings, log, role=role).run(stop)
+        await Gateway(settings, log, role=role, shared_port=shared_port).run(stop)
 
     try:
         run_loop(until_signal())
@@ -135,7 +138,7 @@ def _answer(as_json: bool, *, ok: bool, problems: list[str]) -> None:  # noqa: F
 
 def _supervise(config: Path | None, role: Role, workers: int) -> NoReturn:
     """Run so many processes that share the port; the first to die by itself takes the others along, loudly."""
-    command = [sys.executable, "-m", "gateway", "serve", "--role", role]
+    command = [sys.executable, "-m", "gateway", "serve", "--role", role, "--shared-port"]
     if config:
         command += ["--config", str(config)]
     running = [subprocess.Popen(command) for _ in range(workers)]  # noqa: S603 - our own command

@@ -153,6 +153,6 @@ def configure(stream: TextIO | None = None) -> Log:
     ]
     if not stream.isatty():
         processors.insert(-1, structlog.processors.format_exc_info)
-    structlog.configure(processors=processors, logger_factory=structlog.PrintLoggerFactory(stream))
+    structlog.configure(processors=processors, logger_factory=structlog.WriteLoggerFactory(stream))
     log: Log = structlog.get_logger()
     return log

@@ -62,11 +62,21 @@ class AwsKeys:
 class Gateway:
     """One process of the gateway, from its settings to its end."""
 
-    def __init__(self, settings: Settings, log: Log, *, role: Role = "all", aws_keys: AwsKeys | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        log: Log,
+        *,
+        role: Role = "all",
+        aws_keys: AwsKeys | None = None,
+        shared_port: bool = False,
+    ) -> None:
+        """`shared_port` lets other processes listen on the same port: the workers of one machine do."""
         self._settings = settings
         self._log = log
         self._role = role
         self._aws_keys = aws_keys
+        self._shared_port = shared_port
         self._draining = asyncio.Event()
 
     async def run(self, stop: asyncio.Event, *, started: Callable[[int], None] = lambda _: None) -> None:
@@ -200,7 +210,7 @@ class Gateway:
         )
         await runner.setup()
         opened.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, http.host, http.port, reuse_port=True, backlog=1024)
+        site = web.TCPSite(runner, http.host, http.port, reuse_port=self._shared_port, backlog=1024)
         await site.start()
         port: int = runner.addresses[0][1]
         return port

@@ -55,14 +55,14 @@ class GatewayProcess:
 
 
 @contextmanager
-def gateway_process(folder: Path, settings: str, *arguments: str) -> Iterator[GatewayProcess]:
-    """`gateway serve` on a free port with these settings; killed at the end if it is still there."""
+def gateway_process(folder: Path, settings: str, *arguments: str, port: int = 0) -> Iterator[GatewayProcess]:
+    """`gateway serve` with these settings, on a free port unless one is given; killed at the end if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "gateway.toml"
     config.write_text(settings)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "AWS_"))},
-        "GATEWAY_HTTP__PORT": "0",
+        "GATEWAY_HTTP__PORT": str(port),
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
     }

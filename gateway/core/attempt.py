@@ -49,7 +49,7 @@ class Answer:
     def failure(self) -> Failure | None:
         if self.kind is AnswerKind.SUBMITTED:
             return None
-        return Failure(code=self.code, message=self.message[:MAX_MESSAGE_CHARACTERS])
+        return Failure(code=_storable(self.code), message=_storable(self.message))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +105,11 @@ class Report:
     failure: Failure | None = None
     job_id: str | None = None
     job_arn: str | None = None
+
+
+def _storable(text: str) -> str:
+    """Short enough to keep, and without the lone surrogates that JSON may carry and UTF-8 may not."""
+    return text[:MAX_MESSAGE_CHARACTERS].encode(errors="replace").decode()
 
 
 GIVEN_BACK = Report(verdict=Verdict.RETRY, outcome="given_back", proved_none=True)

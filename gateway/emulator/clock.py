@@ -61,7 +61,7 @@ class ManualClock:
 
     def advance(self, seconds: float) -> None:
         """Moves the time on and wakes those whose sleep is over."""
-        self._now += seconds
+        self._now = round(self._now + seconds, 9)  # so that ten steps of 0.1 are exactly 1
         while self._sleepers and self._sleepers[0][0] <= self._now:
             _, _, future = heapq.heappop(self._sleepers)
             if not future.done():

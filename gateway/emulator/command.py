@@ -12,6 +12,7 @@ import click
 from gateway.emulator import config as defaults
 from gateway.emulator.config import EmulatorConfig, Limiter, Policy, QueueConfig, QuotaShareConfig, Repeats, State
 from gateway.emulator.emulator import DEFAULT_HOST, DEFAULT_PORT, Emulator
+from gateway.emulator.faults import KINDS
 from gateway.emulator.queues import NAME
 
 _POLICIES: dict[str, Policy] = {policy: policy for policy in get_args(Policy)}
@@ -19,7 +20,27 @@ _STATES: dict[str, State] = {state: state for state in get_args(State)}
 _POSITIVE = click.FloatRange(min=0)
 
 
-@click.command("emulator", short_help="AWS Batch's service-job API on this machine, in memory.")
+# A line of \b alone tells click to keep the lines that follow as they are.
+_HELP = """Run AWS Batch's service-job API on this machine, in memory.
+
+Point any AWS client at it with AWS_ENDPOINT_URL_BATCH=http://127.0.0.1:9100 and made-up credentials; signatures are
+not checked. Prints one line with its URL when it is ready, and ends on SIGTERM or Ctrl-C.
+
+Faults are set over HTTP, for example the next three submissions throttled, or one job made without an answer:
+
+\b
+  curl -X PUT localhost:9100/_emulator/faults -d '{"kind": "throttle", "times": 3}'
+  curl -X PUT localhost:9100/_emulator/faults -d '{"kind": "lost_answer", "times": 1}'
+  curl -X DELETE localhost:9100/_emulator/faults
+
+All calls are in GET /_emulator/ledger?since=N, all jobs in GET /_emulator/jobs; POST /_emulator/reset forgets them.
+"""
+_FAULTS = "\b\nFaults, by kind:\n" + "\n".join(f"  {kind:18}{does}" for kind, does in KINDS.items())
+
+
+@click.command(
+    "emulator", short_help="AWS Batch's service-job API on this machine, in memory.", help=_HELP, epilog=_FAULTS
+)
 @click.option("--host", default=DEFAULT_HOST, show_default=True, help="Address to listen on.")
 @click.option(
     "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
@@ -107,20 +128,6 @@ def emulator_command(
     as_json: bool,
     **others: Any,
 ) -> None:
-    r"""Run AWS Batch's service-job API on this machine, in memory.
-
-    Point any AWS client at it with AWS_ENDPOINT_URL_BATCH=http://127.0.0.1:9100 and made-up credentials; signatures are
-    not checked. Prints one line with its URL when it is ready, and ends on SIGTERM or Ctrl-C.
-
-    Faults are set over HTTP, for example the next three submissions throttled, or one job made without an answer:
-
-    \b
-      curl -X PUT localhost:9100/_emulator/faults -d '{"kind": "throttle", "times": 3}'
-      curl -X PUT localhost:9100/_emulator/faults -d '{"kind": "lost_answer", "times": 1}'
-      curl -X DELETE localhost:9100/_emulator/faults
-
-    All calls are in GET /_emulator/ledger?since=N, all jobs in GET /_emulator/jobs; POST /_emulator/reset forgets them.
-    """
     try:
         known_queues = read_queues(queues, quota_shares)
     except ValueError as error:

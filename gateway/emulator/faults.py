@@ -210,7 +210,10 @@ class FaultBook:
         self._set: list[_SetFault] = []
 
     def add(self, fault: Fault, *, now: float) -> None:
-        """That one too, after the others; `now` is monotonic seconds. Raises ValueError for `refuse`, which no call can meet."""
+        """That one too, after the others; `now` is monotonic seconds.
+
+        Raises ValueError for `refuse`, which no call can meet.
+        """
         if fault.kind == "refuse":
             raise ValueError("refuse is the listener's to do")
         until = math.inf if fault.for_seconds is None else now + fault.for_seconds

@@ -25,7 +25,8 @@ def check_submission(params: Mapping[str, Any], *, body_bytes: int) -> None:
         raise BatchError("jobName: must be 1 to 128 of A-Z a-z 0-9 - _")
     if not params["jobQueue"]:
         raise BatchError("jobQueue: must not be empty")
-    payload_bytes = len(params["serviceRequestPayload"].encode())
+    # JSON may hold half of a surrogate pair, which is no text but must not break the emulator.
+    payload_bytes = len(params["serviceRequestPayload"].encode(errors="surrogatepass"))
     if not 0 < payload_bytes <= MAX_PAYLOAD_BYTES:
         raise BatchError(f"serviceRequestPayload: must have 1 to {MAX_PAYLOAD_BYTES} bytes, has {payload_bytes}")
     check_priority(params.get("schedulingPriority"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -216,3 +217,31 @@ async def test_a_gateway_refuses_to_start_on_a_store_that_cannot_keep_the_promis
     _, complaint = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 1
     assert b"append-only file" in complaint
+
+
+async def test_workers_share_a_port_and_drain_together(valkey: StoreServer, prefix: str, tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    emulator = Emulator(FAST)
+    async with emulator.serving() as endpoint:
+        config = settings(store_url=valkey.url, endpoint_url=endpoint, prefix=prefix)
+        with gateway_process(tmp_path, config, "--workers", "2", port=port) as gateway:
+            await eventually(lambda: asyncio.sleep(0, [line["event"] for line in gateway.events].count("started") == 2))
+            assert (await post(gateway, wait=10))["state"] == "forwarded"
+            assert await asyncio.to_thread(gateway.terminate) == 0
+            await eventually(lambda: asyncio.sleep(0, [line["event"] for line in gateway.events].count("stopped") == 2))
+
+
+async def test_a_taken_port_is_refused_with_a_sentence(valkey: StoreServer, prefix: str, tmp_path: Path) -> None:
+    config = settings(store_url=valkey.url, endpoint_url="http://127.0.0.1:9", prefix=prefix)
+    with gateway_process(tmp_path, config) as gateway:
+        port = gateway.event("started")["port"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway", "serve", "--config", str(tmp_path / "gateway.toml"),
+            env={**os.environ, "GATEWAY_HTTP__PORT": str(port)},
+            stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        _, complaint = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}".encode() in complaint

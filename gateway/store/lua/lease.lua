@@ -68,9 +68,13 @@ end
 
 -- Choose: shares by start tag, in the share by place. Passed over: what was the last probe, so that one bad submission
 -- cannot make an outage last, and whatever IAM denies now.
-local denied = {}
-for _, field in ipairs(redis.call('HKEYS', KEYS[5])) do
-  denied[field] = tonumber(redis.call('HGET', KEYS[5], field))
+local denied, outdated = {}, {}
+local pairs_denied = redis.call('HGETALL', KEYS[5])
+for position = 1, #pairs_denied, 2 do
+  denied[pairs_denied[position]] = tonumber(pairs_denied[position + 1])
+  if denied[pairs_denied[position]] < now - 3600000 then -- an hour: nobody asks for it any more
+    outdated[#outdated + 1] = pairs_denied[position]
+  end
 end
 local chosen, fallback
 local aside, empty = {}, {}
@@ -120,6 +124,9 @@ end
 -- All is read; now write.
 for _, share in ipairs(empty) do
   redis.call('ZREM', KEYS[2], share)
+end
+for _, field in ipairs(outdated) do
+  redis.call('HDEL', KEYS[5], field)
 end
 for _, candidate in ipairs(aside) do
   redis.call('ZADD', KEYS[3], int(denied[candidate.record.hold]), candidate.id)

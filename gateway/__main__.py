@@ -155,7 +155,8 @@ def _supervise(config: Path | None, role: Role, workers: int) -> NoReturn:
     while all(process.poll() is None for process in running):
         time.sleep(0.2)
     died = not stopping
-    stop()
+    if died:
+        stop()
     codes = [process.wait() for process in running]
     raise SystemExit(REFUSED if died or any(codes) else 0)
 

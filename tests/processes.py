@@ -55,8 +55,13 @@ class GatewayProcess:
 
 
 @contextmanager
-def gateway_process(folder: Path, settings: str, *arguments: str, port: int = 0) -> Iterator[GatewayProcess]:
-    """`gateway serve` with these settings, on a free port unless one is given; killed at the end if need be."""
+def gateway_process(
+    folder: Path, settings: str, *arguments: str, port: int = 0, package: Path | None = None
+) -> Iterator[GatewayProcess]:
+    """`gateway serve` with these settings, on a free port unless one is given; killed at the end if need be.
+
+    `package` is a folder to import it from instead of this checkout.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "gateway.toml"
     config.write_text(settings)
@@ -66,9 +71,12 @@ def gateway_process(folder: Path, settings: str, *arguments: str, port: int = 0)
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
     }
+    if package is not None:
+        environment["PYTHONPATH"] = str(package)
     process = subprocess.Popen(
         [sys.executable, "-m", "gateway", "serve", "--config", str(config), *arguments],
         env=environment,
+        cwd=folder,
         stdout=subprocess.PIPE,
         text=True,
     )

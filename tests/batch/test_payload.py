@@ -13,18 +13,8 @@ from botocore.validate import ParamValidator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.batch.payload import (
-    LONGEST_LIST,
-    MODEL_LEVELS,
-    MOST_FINDINGS,
-    ROOT,
-    TrainingJobCheck,
-    compiled,
-    full_match,
-    pointer,
-    reachable,
-    request_rules,
-)
+from gateway.batch.model_schema import compiled, full_match, reachable, request_rules
+from gateway.batch.payload import LONGEST_LIST, MODEL_LEVELS, MOST_FINDINGS, ROOT, TrainingJobCheck, pointer
 from gateway.core.errors import Finding
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from gateway import events
+from gateway.dev.command import dev_command
 from gateway.emulator.command import emulator_command
 from gateway.settings import Settings, SettingsError, load_settings
 
@@ -104,6 +105,7 @@ def check(config: Path | None, *, as_json: bool) -> None:
     raise SystemExit(REFUSED if problems else 0)
 
 
+main.add_command(dev_command, "dev")
 main.add_command(emulator_command, "emulator")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
@@ -136,6 +138,15 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "A bug: the request was answered with 500.",
         {"request_id": "of the request", "exception": "the traceback"},
     ),
+    "library_warning": (
+        "A library below warns, such as aiohttp of a request that is no HTTP. What it quotes is left out.",
+        {
+            "logger": "which library",
+            "message": "the first line of its message, without the values",
+            "error": "the exception's type",
+            "frames": "where it was raised",
+        },
+    ),
 }
 
 
@@ -143,7 +154,10 @@ def configure(stream: TextIO | None = None) -> Log:
     """structlog for this process: JSON lines, or readable ones on a terminal. Call it once, first."""
     stream = stream or sys.stdout
     renderer: Any = (
-        structlog.dev.ConsoleRenderer() if stream.isatty() else structlog.processors.JSONRenderer(ensure_ascii=False)
+        # rich tracebacks would show local variables, and payloads among them
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if stream.isatty()
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -155,4 +169,26 @@ def configure(stream: TextIO | None = None) -> Log:
         processors.insert(-1, structlog.processors.format_exc_info)
     structlog.configure(processors=processors, logger_factory=structlog.WriteLoggerFactory(stream))
     log: Log = structlog.get_logger()
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if isinstance(one, _Libraries)]:
+        root.removeHandler(handler)
+    root.addHandler(_Libraries(log))
     return log
+
+
+class _Libraries(logging.Handler):
+    """Warnings of libraries as lines of ours. aiohttp's quote what it could not read, a caller's secrets among it."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind, _, frames = record.exc_info or (None, None, None)
+        self._log.warning(
+            "library_warning",
+            logger=record.name,
+            message=str(record.msg).partition("\n")[0],
+            error=kind.__name__ if kind else None,
+            frames="".join(traceback.format_tb(frames)) if frames else None,
+        )

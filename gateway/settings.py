@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 
 PREFIX = "GATEWAY_"
 NOT_SETTINGS = frozenset({"GATEWAY_CONFIG"})
+# Kubernetes tells each container of the services beside it: of one called `gateway` by GATEWAY_PORT=tcp://10.0.0.7:8080.
+_SERVICE_LINK = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_SERVICE_URL = re.compile(r"(\w+_)?PORT=(tcp|udp|sctp)://.*")
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -32,7 +38,12 @@ class SettingsError(Exception):
 
 class _Section(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True, validate_default=True
+        frozen=True,
+        extra="forbid",
+        coerce_numbers_to_str=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+        allow_inf_nan=False,
     )
 
 
@@ -188,7 +199,7 @@ def load_settings(path: Path | None, environment: Mapping[str, str] = os.environ
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            values = tomllib.loads(path.read_text())
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -198,13 +209,26 @@ def load_settings(path: Path | None, environment: Mapping[str, str] = os.environ
         settings = Settings.model_validate(values)
     except ValidationError as error:
         for one in error.errors(include_url=False, include_context=False, include_input=False):
-            place = ".".join(str(step) for step in one["loc"])
-            origin = origins.get(place) or (f"{path}: {place}" if path else place)
+            steps = [str(step) for step in one["loc"]]
+            origin = _origin(steps, origins, path, unknown=one["type"] == "extra_forbidden")
             problems.append(f"{origin}: {_sentence(one['type'], one['msg'])}")
         raise SettingsError(problems) from error
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def _origin(steps: list[str], origins: Mapping[str, str], path: Path | None, *, unknown: bool) -> str:
+    """Where a value came from: a variable, and the place inside what it set; or the file, and the place in it."""
+    for length in range(len(steps), 0, -1):
+        variable = origins.get(".".join(steps[:length]))
+        if variable:
+            return ": ".join([variable, *([".".join(steps[length:])] if steps[length:] else [])])
+    place = ".".join(steps)
+    within = [variable for setting, variable in origins.items() if setting.startswith(f"{place}.")]
+    if unknown and within:
+        return within[0]
+    return f"{path}: {place}" if path else place
 
 
 def _overlay(values: dict[str, Any], environment: Mapping[str, str], problems: list[str]) -> dict[str, str]:
@@ -215,18 +239,25 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str], problems: l
     """
     origins = {}
     for variable, text in sorted(environment.items()):
-        if not variable.startswith(PREFIX) or variable in NOT_SETTINGS:
+        if not variable.startswith(PREFIX) or variable in NOT_SETTINGS or _is_service_link(variable, text):
             continue
         steps = variable.removeprefix(PREFIX).lower().split("__")
         if steps[0] in ("upstream", "share") and len(steps) > 1 and not steps[1].isdigit():
             steps.insert(1, "0")
         try:
             _put(values, steps, _value(text))
-        except (TypeError, IndexError, KeyError):
+        except (TypeError, ValueError, AttributeError, IndexError, KeyError):
             problems.append(f"{variable}: names no setting")
             continue
         origins[".".join(steps)] = variable
     return origins
+
+
+def _is_service_link(variable: str, text: str) -> bool:
+    name = variable.removeprefix(PREFIX)
+    if "__" in name:
+        return False
+    return bool(_SERVICE_LINK.fullmatch(name) or _SERVICE_URL.fullmatch(f"{name}={text}"))
 
 
 def _put(values: Any, steps: list[str], value: Any) -> None:
@@ -244,11 +275,15 @@ def _put(values: Any, steps: list[str], value: Any) -> None:
 
 
 def _value(text: str) -> Any:
-    """Numbers, booleans and lists as TOML writes them; anything else is the text itself."""
+    """Numbers, booleans, lists and tables as TOML or JSON writes them; anything else is the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
+        pass
+    if text.lstrip().startswith(("[", "{")):
+        with suppress(ValueError):
+            return json.loads(text)
+    return text
 
 
 def _sentence(kind: str, message: str) -> str:

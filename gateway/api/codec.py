@@ -10,7 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -55,8 +55,8 @@ def _printable(text: str) -> str:
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 Whole = BeforeValidator(_whole_number)
-TagKey = Annotated[str, Field(min_length=1, max_length=128), BeforeValidator(_no_aws_prefix)]
-Printable512 = Annotated[str, Field(min_length=1, max_length=512), BeforeValidator(_printable)]
+TagKey = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_no_aws_prefix)]
+Printable512 = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_printable)]
 
 
 class _Members(BaseModel):
@@ -93,9 +93,12 @@ class SubmitServiceJob(_Members):
     quota_share_name: Name | None = None
     retry_strategy: RetryStrategy | None = None
     scheduling_priority: Annotated[int, Whole, Field(ge=0, le=9999)] | None = None
-    share_identifier: Annotated[str, Field(min_length=1, max_length=255), BeforeValidator(_printable)] | None = None
+    share_identifier: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_printable)] | None = None
     tags: Annotated[dict[TagKey, Annotated[str, Field(max_length=256)]], Field(max_length=MAX_TAGS)] | None = None
     timeout_config: TimeoutConfig | None = None
+
+
+_MEMBERS = frozenset(to_camel(name) for name in SubmitServiceJob.model_fields)
 
 
 def parse_json(body: bytes, content_type: str) -> Any:
@@ -128,7 +131,8 @@ class Decoder:
         """Raises InvalidSubmissionError with all that is wrong, MalformedError where the body is no JSON object."""
         if not isinstance(body, dict):
             raise MalformedError("The body must be a JSON object.")
-        body = {name: value for name, value in body.items() if value is not None and value != {}}  # both mean absent
+        # null and {} mean absent, but in an unknown member they are a mistake like any other value
+        body = {name: value for name, value in body.items() if name not in _MEMBERS or value not in (None, {})}
         findings: list[Finding] = []
         model = None
         try:
@@ -287,7 +291,7 @@ def _sentence(kind: str, message: str) -> str:
     if kind == "missing":
         return "is required"
     if kind == "extra_forbidden":
-        return "is not a member of SubmitServiceJob"
+        return "is not a member that is known here"
     return message.replace("Input should", "should").replace("String should", "should")
 
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gateway.api import problems
 from gateway.api.keys import AUTHENTICATOR, CALLER, LOG, MAX_REQUESTS, REQUEST_ID, TRACEPARENT, Told
-from gateway.core.errors import GatewayError, TooManyRequestsError
+from gateway.core.errors import GatewayError, MalformedError, TooManyRequestsError
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
@@ -59,6 +59,8 @@ async def errors_as_problems(request: web.Request, handler: Handler) -> web.Stre
         if translated is None:
             raise
         return _problem(request, translated)
+    except (web.RequestPayloadError, ConnectionResetError):  # no bug of ours: it was cut off, or is not compressed so
+        return _problem(request, MalformedError("The body did not come whole, or is not as its Content-Encoding says."))
     except Exception:  # noqa: BLE001 - a bug is a silent 500 for the caller and a traceback in the log
         request.app[LOG].error("unexpected_error", request_id=request[REQUEST_ID], exc_info=True)
         return _problem(request, GatewayError("Something failed that should not; the log has it by the request id."))

@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from gateway.api.codec import parse_json, pydantic_findings
+from gateway.api.codec import Whole, parse_json, pydantic_findings
 from gateway.api.keys import ROUTES, SHARES, Told
 from gateway.core.errors import InvalidSubmissionError, MalformedError, NotFoundError
 from gateway.core.share import Share
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 class ShareChange(BaseModel):
     """What an operator sets; null puts the settings' value back."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", alias_generator=to_camel)
+    model_config = ConfigDict(strict=True, extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
 
     rate: Annotated[float, Field(ge=0, le=1e6)] | None = None
-    burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    burst: Annotated[int, Whole, Field(ge=1, le=1_000_000)] | None = None
     weight: Annotated[float, Field(ge=1e-3, le=1e3)] | None = None
-    max_queued: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
+    max_queued: Annotated[int, Whole, Field(ge=0, le=100_000_000)] | None = None
     paused: bool | None = None
 
 
@@ -45,7 +45,11 @@ async def index(request: web.Request) -> web.Response:
 
 async def change(request: web.Request) -> web.Response:
     """Change rate, burst, weight, maxQueued or pause of one share, at once for every replica."""
-    share = Share(request.match_info["queue"], request.match_info["share"])
+    try:
+        upstream, queue = request.app[ROUTES].resolve(request.match_info["queue"])
+    except ValueError as error:
+        raise NotFoundError(f"The queue {error}.") from error
+    share = Share(queue, request.match_info["share"])
     request[Told.KEY].share = str(share)
     body = parse_json(await request.read(), request.content_type)
     if not isinstance(body, dict):
@@ -56,10 +60,6 @@ async def change(request: web.Request) -> web.Response:
         raise InvalidSubmissionError(
             "The change is not valid; see errors.", findings=pydantic_findings(error)
         ) from error
-    try:
-        upstream, _ = request.app[ROUTES].resolve(share.queue)
-    except ValueError as error:
-        raise NotFoundError(f"The queue {error}.") from error
     texts = {name: _text(value) for name, value in changes.items()}
     return web.json_response(_encode(await request.app[SHARES][upstream.tag].set_share(share, texts)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -11,7 +12,13 @@ from aiohttp import web
 
 from gateway.api.codec import encode, parse_json
 from gateway.api.keys import CALLER, DECODER, INTAKE, TRACEPARENT, Told
-from gateway.core.errors import DuplicateRequestError, MalformedError, NotFoundError, TokenReusedError
+from gateway.core.errors import (
+    DuplicateRequestError,
+    MalformedError,
+    NotFoundError,
+    StoreUnavailableError,
+    TokenReusedError,
+)
 from gateway.core.identity import SubmissionId
 from gateway.core.submission import State, Submission
 
@@ -34,6 +41,8 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def submit(request: web.Request) -> web.Response:
     """202 while it is queued, 200 once it is final; `Prefer: wait=N` holds the answer back until then."""
+    if request.query.get("dryRun", "false") != "false":  # who wants a check only must not get a job
+        raise MalformedError("The query parameter dryRun is not built yet.")
     wait_seconds = preferred_wait(request)
     header_token = idempotency_key(request)
     body = parse_json(await request.read(), request.content_type)
@@ -41,7 +50,8 @@ async def submit(request: web.Request) -> web.Response:
     accepted = await _accept(request, asked)
     submission = accepted.submission
     if wait_seconds and submission.state is State.QUEUED:
-        submission = await request.app[INTAKE].find_settled(submission, request[CALLER], wait_seconds)
+        with suppress(StoreUnavailableError):  # it is accepted: a store that goes away now takes nothing back
+            submission = await request.app[INTAKE].find_settled(submission, request[CALLER], wait_seconds)
     response = _resource(submission, waited=wait_seconds)
     response.headers["Location"] = f"/v1/submissions/{submission.submission_id}"
     if accepted.replayed:

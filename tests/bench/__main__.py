@@ -99,7 +99,8 @@ async def idle(gateway: GatewayProcess, emulator: Emulator, figures: Figures) ->
 
 async def main() -> int:
     figures = Figures()
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}")
     with tempfile.TemporaryDirectory(prefix="gw") as folder:
         (Path(folder) / "store").mkdir()
         durable = ("--appendonly", "yes", "--appendfsync", "always")

@@ -29,7 +29,8 @@ end
 
 local now_us = clock_us()
 local upstream = redis.call('HMGET', KEYS[2], 'sequence', 'queued', 'bytes', 'virtual', 'accepting')
-local stored = redis.call('HMGET', KEYS[3], 'finish', 'tat', 'weight', 'paused', 'o_rate', 'o_burst', 'o_max_queued')
+local stored = redis.call('HMGET', KEYS[3], 'finish', 'tat', 'weight', 'paused', 'o_rate', 'o_burst', 'o_max_queued',
+  'tat_rate')
 local backlog = tonumber(redis.call('ZSCORE', KEYS[6], share) or 0)
 local shares = tonumber(redis.call('HGET', KEYS[7], queue) or 0)
 local active = redis.call('ZSCORE', KEYS[5], share)
@@ -44,7 +45,9 @@ local refused = {}
 local tat, remaining
 if rate > 0 then
   local step = 1000000 / rate
-  tat = math.max(tonumber(stored[2] or 0), now_us) + step
+  -- What is owed is owed in submissions: another rate or burst holds at once, also for those sent before it.
+  local owed = math.max(tonumber(stored[2] or 0) - now_us, 0) * tonumber(stored[8] or rate) / rate
+  tat = now_us + math.min(owed, burst * step) + step
   local room = burst * step - (tat - now_us)
   if room < -0.5 then -- half a microsecond: a rounding, not a submission
     refused[#refused + 1] = { 'share-rate', int(burst), int(burst * step / 1000), int(math.ceil(-room / 1000)) }
@@ -97,7 +100,7 @@ if tonumber(stored[3]) ~= weight then
   redis.call('HSET', KEYS[3], 'weight', exact(weight))
 end
 if tat then
-  redis.call('HSET', KEYS[3], 'tat', exact(tat))
+  redis.call('HSET', KEYS[3], 'tat', exact(tat), 'tat_rate', exact(rate))
 end
 if not active and stored[4] ~= '1' then
   local start = math.max(tonumber(upstream[4] or 0), tonumber(stored[1] or 0))

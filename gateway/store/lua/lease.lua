@@ -69,15 +69,19 @@ end
 -- Choose: shares by start tag, in the share by place. Passed over: what was the last probe, so that one bad submission
 -- cannot make an outage last, and whatever IAM denies now.
 local denied, outdated = {}, {}
-local pairs_denied = redis.call('HGETALL', KEYS[5])
-for position = 1, #pairs_denied, 2 do
-  denied[pairs_denied[position]] = tonumber(pairs_denied[position + 1])
-  if denied[pairs_denied[position]] < now - 3600000 then -- an hour: nobody asks for it any more
-    outdated[#outdated + 1] = pairs_denied[position]
+local function denied_until(hold)
+  denied[hold] = denied[hold] or tonumber(redis.call('HGET', KEYS[5], hold) or 0)
+  return denied[hold]
+end
+-- A few by chance, for callers may name any number of roles: what nobody asks for any more goes after an hour.
+local sample = redis.call('HRANDFIELD', KEYS[5], 4, 'WITHVALUES')
+for position = 1, #sample, 2 do
+  if tonumber(sample[position + 1]) < now - 3600000 then
+    outdated[#outdated + 1] = sample[position]
   end
 end
 local chosen, fallback
-local aside, empty = {}, {}
+local aside, empty, lost = {}, {}, {}
 for _, share in ipairs(redis.call('ZRANGE', KEYS[2], 0, scan - 1)) do
   local ids = redis.call('ZRANGE', prefix .. 'ready:' .. share, 0, scan - 1)
   if #ids == 0 then
@@ -87,8 +91,9 @@ for _, share in ipairs(redis.call('ZRANGE', KEYS[2], 0, scan - 1)) do
     scan = scan - 1
     local record, rest = read_record(prefix .. 'sub:' .. id)
     local candidate = { id = id, share = share, record = record, rest = rest }
-    local again = record and denied[record.hold]
-    if again and again > now then
+    if not record then
+      lost[#lost + 1] = candidate
+    elseif denied_until(record.hold) > now then
       aside[#aside + 1] = candidate
     elseif id == probed then
       fallback = fallback or candidate
@@ -128,6 +133,9 @@ end
 for _, field in ipairs(outdated) do
   redis.call('HDEL', KEYS[5], field)
 end
+for _, candidate in ipairs(lost) do -- their records are gone, by no doing of ours: the others must go on
+  redis.call('ZREM', prefix .. 'ready:' .. candidate.share, candidate.id)
+end
 for _, candidate in ipairs(aside) do
   redis.call('ZADD', KEYS[3], int(denied[candidate.record.hold]), candidate.id)
   redis.call('ZREM', prefix .. 'ready:' .. candidate.share, candidate.id)
@@ -143,7 +151,8 @@ left = touched[chosen.share]
 
 local number = tonumber(pace[1] or 0) + 1
 local virtual = math.max(tonumber(pace[2] or 0), start)
-local finish = start + 1 / tonumber(tags[2] or tags[1] or 1)
+local cost = 1 / tonumber(tags[2] or tags[1] or 1)
+local finish = start + cost
 local late = now_us - slot
 local record = chosen.record
 record.lease = number
@@ -152,6 +161,7 @@ record.before = record.sent
 record.sent = true
 record.paced = late < step_us -- the slot before had just ended: it is the budget that limits, so the pace may grow
 record.probe = outage
+record.cost = cost -- what an uncharged return gives back, whatever the weight is by then
 local value = pack_record(record, chosen.rest)
 redis.call('SET', prefix .. 'sub:' .. chosen.id, value)
 redis.call('ZADD', KEYS[4], int(now + lease_ms), chosen.id)
@@ -171,7 +181,7 @@ redis.call('HSET', KEYS[1], 'sequence', int(number), 'virtual', exact(virtual), 
 if outage then
   redis.call('HSET', KEYS[1], 'probe_at', int(now + probe_ms), 'probed', chosen.id)
 end
-if denied[record.hold] then
+if denied_until(record.hold) > 0 then
   redis.call('HSET', KEYS[5], record.hold, int(now + hold_ms)) -- this one is the probe; the others wait for it
 end
 return { 'leased', chosen.id, value, number, outage and 1 or 0 }

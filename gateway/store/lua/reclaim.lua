@@ -37,7 +37,7 @@ for _, item in ipairs(back) do
       add_attempt(record, record.leased_at, 'lease_ended')
       record.tries = (record.tries or 0) + 1
       record.first = record.first or record.leased_at
-      record.lease, record.before = nil, nil
+      record.lease, record.before, record.cost = nil, nil, nil
       redis.call('SET', prefix .. 'sub:' .. item.id, pack_record(record, item.rest))
       ended[#ended + 1] = item.id
     end

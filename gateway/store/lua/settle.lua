@@ -31,6 +31,9 @@ local job_id, job_arn, max_tries, window_ms = ARGV[12], ARGV[13], tonumber(ARGV[
 local retention_ms, alias_ms, channel = tonumber(ARGV[16]), tonumber(ARGV[17]), ARGV[18]
 local rate, rules, idle_ms = tonumber(ARGV[19]), cmsgpack.unpack(ARGV[20]), tonumber(ARGV[21])
 
+local UNPROVED_CEILING_MS = 10000 -- soon after a storm the pace must be back
+local NEAR = 0.9 -- of the limit in force: jitter can make a budget of five calls a second look like four and a half
+
 local now = math.floor(clock_us() / 1000)
 local record, rest, value = read_record(KEYS[1])
 if not record then
@@ -47,9 +50,9 @@ elseif not current then
 end
 
 local pace = redis.call('HMGET', KEYS[2], 'virtual', 'queued', 'bytes', 'pace', 'ceiling', 'ceiling_at', 'slowed_at',
-  'passed_slowed', 'failures', 'failed_ids', 'outage', 'passed', 'o_rate', 'held_until', 'not_before')
-local tags = redis.call('HMGET', KEYS[9], 'finish', 'weight', 'o_weight', 'paused', 'alike', 'alike_code',
-  'overridden')
+  'passed_slowed', 'failures', 'failed_ids', 'outage', 'passed', 'o_rate', 'held_until', 'not_before', 'ceiling_for')
+local tags = redis.call('HMGET', KEYS[9], 'finish', 'paused', 'alike', 'alike_code', 'overridden',
+  'weight', 'o_weight')
 local start = redis.call('ZSCORE', KEYS[3], record.share)
 local backlog = tonumber(redis.call('ZSCORE', KEYS[6], record.share) or 0)
 local shares = tonumber(redis.call('HGET', KEYS[7], record.queue) or 0)
@@ -87,11 +90,13 @@ if signal == 'answered' or signal == 'throttled' or signal == 'denied' then -- s
     told.released = 'credentials'
   end
 end
+-- The ceiling in force, and how long it is trusted.
+local limit, trusted_ms = rate, tonumber(pace[16] or rules.ceiling_ms)
+local in_force = pace[5] and now - tonumber(pace[6] or 0) < trusted_ms
+if in_force then
+  limit = math.max(math.min(rate, tonumber(pace[5])), rules.floor)
+end
 if signal == 'answered' then
-  local limit = rate
-  if pace[5] and now - tonumber(pace[6] or 0) < rules.ceiling_ms then
-    limit = math.max(math.min(rate, tonumber(pace[5])), rules.floor)
-  end
   if speed > limit then
     put('pace', exact(limit))
   elseif record.paced and speed < limit then
@@ -106,7 +111,15 @@ elseif signal == 'throttled' then
     put('slowed_at', int(now))
     -- Only a rate at which calls had passed says where the ceiling is; a storm in which none passes says nothing.
     if not pace[7] or pace[8] == '1' then
+      -- A throttle well below the limit in force tells of a storm, not of a budget: its ceiling has yet to prove itself,
+      -- and is trusted for twice as long each time that calls pass until it is forgotten and are throttled then.
+      if (in_force or trusted_ms == rules.ceiling_ms) and speed < NEAR * limit then
+        trusted_ms = math.min(UNPROVED_CEILING_MS, rules.ceiling_ms)
+      elseif not in_force then
+        trusted_ms = math.min(2 * trusted_ms, rules.ceiling_ms)
+      end
       put('ceiling', exact(speed * rules.ceiling))
+      put('ceiling_for', int(trusted_ms))
       put('ceiling_at', int(now))
       put('passed_slowed', '0')
     end
@@ -156,13 +169,13 @@ else
   if charged and (outage or record.probe) then
     charged = false
   end
-  if not charged and signal ~= 'none' then
+  if not charged and signal ~= 'none' and signal ~= 'credentials' then
     -- Given back again and again while others passed: it is this submission, and it must come to an end.
     if passed > (record.passed or 0) then
       record.returns = (record.returns or 0) + 1
       record.passed = passed
     end
-    charged = (record.returns or 0) >= rules.poison_returns
+    charged = (record.returns or 0) > rules.poison_returns and not (outage or record.probe)
   end
   if charged then
     record.tries = (record.tries or 0) + 1
@@ -184,18 +197,19 @@ if code ~= '' and final ~= 'forwarded' then
 elseif final == 'forwarded' then
   record.error = nil
 end
+local cost = record.cost or 0 -- what the lease added to the share's F
 if current then
-  record.lease, record.before, record.paced, record.probe = nil, nil, nil, nil
+  record.lease, record.before, record.paced, record.probe, record.cost = nil, nil, nil, nil, nil
 end
 local late = final and not queued
 local alike = 0
 if final == 'rejected' then
   alike = 1
-  if tags[6] == code then
-    alike = tonumber(tags[5] or 0) + 1
+  if tags[4] == code then
+    alike = tonumber(tags[3] or 0) + 1
   end
 end
-local pause = alike >= rules.like_rejections and tags[4] ~= '1'
+local pause = alike >= rules.like_rejections and tags[2] ~= '1'
 
 -- ---- All is read and decided; now write.
 if final then
@@ -236,26 +250,28 @@ if final then
   end
   if final == 'rejected' then
     redis.call('HSET', KEYS[9], 'alike', int(alike), 'alike_code', code)
-  elseif final == 'forwarded' and tags[5] then
+  elseif final == 'forwarded' and tags[3] then
     redis.call('HDEL', KEYS[9], 'alike', 'alike_code')
   end
 else
   value = pack_record(record, rest)
   redis.call('SET', KEYS[1], value)
+  local virtual, finish = tonumber(pace[1] or 0), tonumber(tags[1] or 0)
+  local back_to = math.max(virtual, finish)
   if not charged then
-    local finish = tonumber(tags[1] or 0) - 1 / tonumber(tags[3] or tags[2] or 1)
-    redis.call('HSET', KEYS[9], 'finish', exact(finish))
-    tags[1] = finish
+    -- As if it had never been leased; but what others were served meanwhile is made up for by one turn, not more.
+    back_to = math.max(virtual - 1 / tonumber(tags[7] or tags[6] or 1), finish - cost)
+    redis.call('HSET', KEYS[9], 'finish', exact(back_to))
     if start then
-      redis.call('ZADD', KEYS[3], exact(math.max(tonumber(pace[1] or 0), finish)), record.share)
+      redis.call('ZADD', KEYS[3], exact(back_to), record.share)
     end
   end
   if delay_ms > 0 then
     redis.call('ZADD', KEYS[4], int(now + delay_ms), id)
   else
     redis.call('ZADD', KEYS[10], int(record.place), id)
-    if not start and tags[4] ~= '1' then
-      redis.call('ZADD', KEYS[3], exact(math.max(tonumber(pace[1] or 0), tonumber(tags[1] or 0))), record.share)
+    if not start and tags[2] ~= '1' then
+      redis.call('ZADD', KEYS[3], exact(back_to), record.share)
     end
   end
   redis.call('ZREM', KEYS[5], id)
@@ -275,7 +291,7 @@ if #set > 0 then
   redis.call('HSET', KEYS[2], unpack(set))
 end
 if final then
-  if queued and backlog <= 1 and tags[4] ~= '1' and tags[7] ~= '1' and not pause then
+  if queued and backlog <= 1 and tags[2] ~= '1' and tags[5] ~= '1' and not pause then
     redis.call('PEXPIRE', KEYS[9], int(idle_ms))
   end
   redis.call('PUBLISH', channel, id)

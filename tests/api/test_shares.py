@@ -1,0 +1,115 @@
+"""`/v1/shares`: what shares have queued, and what operators change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gateway.core.ports import Wait
+from tests.examples import ACCOUNT, REGION, submission
+
+if TYPE_CHECKING:
+    from tests.contract.in_process import Answer, InProcessGateway
+
+ARN = f"arn:aws:batch:{REGION}:{ACCOUNT}:job-queue/training"
+
+
+async def change(gateway: InProcessGateway, body: Any, path: str = "training/vision") -> Answer:
+    return await gateway.call("PATCH", f"/v1/shares/{path}", body)
+
+
+async def shares(gateway: InProcessGateway) -> dict[str, Any]:
+    answer = await gateway.get("/v1/shares")
+    assert answer.json["nextCursor"] is None
+    return {f"{one['jobQueue']}/{one['share']}": one for one in answer.json["items"]}
+
+
+async def test_shares_with_a_backlog_are_listed_by_name(gateway: InProcessGateway) -> None:
+    assert await shares(gateway) == {}
+    for share in ("b", "a", "b"):
+        await gateway.post(submission(shareIdentifier=share))
+    await gateway.post(submission(shareIdentifier=None, jobQueue="other"))
+    found = await shares(gateway)
+    assert list(found) == ["other/-", "training/a", "training/b"]
+    assert [one["queued"] for one in found.values()] == [1, 1, 2]
+    assert all(one["oldestSeconds"] >= 0 for one in found.values())
+    assert found["training/a"] == {
+        **found["training/a"],
+        "weight": 1.0,
+        "paused": False,
+        "pausedBecause": None,
+        "overrides": {},
+    }
+
+
+async def test_a_share_without_a_backlog_is_not_listed_any_more(gateway: InProcessGateway) -> None:
+    await gateway.post()
+    await gateway.settle()
+    assert await shares(gateway) == {}
+
+
+async def test_a_paused_share_takes_submissions_and_forwards_none_until_resumed(gateway: InProcessGateway) -> None:
+    assert (await change(gateway, {"paused": True})).json["paused"] is True
+    assert (await gateway.post()).status == 202
+    assert isinstance(await gateway.store.lease(), Wait)
+    assert (await shares(gateway))["training/vision"]["paused"] is True
+    assert (await change(gateway, {"paused": False})).json["paused"] is False
+    await gateway.settle()
+
+
+async def test_a_changed_rate_holds_for_the_next_submission(gateway: InProcessGateway) -> None:
+    await change(gateway, {"rate": 0.01, "burst": 1})
+    assert (await gateway.post()).status == 202
+    assert (await gateway.post()).kind == (429, "rate-limited")
+    await change(gateway, {"rate": None})
+    assert (await gateway.post()).status == 202
+
+
+async def test_what_is_not_named_stays_and_null_resets(gateway: InProcessGateway) -> None:
+    body = {"rate": 2, "burst": 10.0, "weight": 2.5, "maxQueued": 3}
+    assert (await change(gateway, body)).json["overrides"] == body
+    assert (await change(gateway, {})).json["overrides"] == body
+    answer = (await change(gateway, {"rate": None, "maxQueued": 5})).json
+    assert answer["overrides"] == {"burst": 10, "weight": 2.5, "maxQueued": 5}
+    assert answer["weight"] == 2.5
+    reset = (await change(gateway, dict.fromkeys(body))).json
+    assert (reset["overrides"], reset["weight"]) == ({}, 1.0)
+
+
+async def test_a_queue_by_its_arn_is_the_same_queue(gateway: InProcessGateway) -> None:
+    answer = await change(gateway, {"maxQueued": 0}, ARN.replace("/", "%2F") + "/vision")
+    assert (answer.json["jobQueue"], answer.json["share"]) == ("training", "vision")
+    assert (await gateway.post()).kind == (503, "backlog-full")
+
+
+async def test_a_share_may_have_a_slash_in_its_name(gateway: InProcessGateway) -> None:
+    assert (await change(gateway, {"maxQueued": 0}, "training/a%2Fb")).json["share"] == "a/b"
+    assert (await gateway.post(submission(shareIdentifier="a/b"))).kind == (503, "backlog-full")
+
+
+@pytest.mark.parametrize("path", ["a%20b/vision", "arn:aws:batch:us-east-1:999999999999:job-queue%2Ftraining/vision"])
+async def test_a_queue_that_is_not_ours_is_404(gateway: InProcessGateway, path: str) -> None:
+    assert (await change(gateway, {"paused": True}, path)).kind == (404, "not-found")
+
+
+async def test_all_that_is_wrong_in_a_change_is_said_at_once_and_nothing_is_changed(gateway: InProcessGateway) -> None:
+    body = {"rate": -1, "burst": 1.5, "weight": 0, "maxQueued": "5", "paused": "yes", "more": 1}
+    answer = await change(gateway, body)
+    assert answer.kind == (422, "invalid-submission")
+    assert sorted(answer.pointers) == ["/burst", "/maxQueued", "/more", "/paused", "/rate", "/weight"]
+    assert (await change(gateway, {})).json["overrides"] == {}
+
+
+async def test_a_change_must_be_a_json_object(gateway: InProcessGateway) -> None:
+    assert (await change(gateway, [])).kind == (400, "malformed")
+    path, form = "/v1/shares/training/vision", {"Content-Type": "text/plain"}
+    assert (await gateway.call("PATCH", path, data=b"{}", headers=form)).kind == (415, "not-json")
+    json = {"Content-Type": "application/json"}
+    assert (await gateway.call("PATCH", path, data=b" " * 300_000, headers=json)).kind == (413, "too-large")
+
+
+async def test_a_change_says_in_the_log_which_share_it_was(gateway: InProcessGateway) -> None:
+    await change(gateway, {"paused": True})
+    (line,) = gateway.lines_of("request")
+    assert (line["method"], line["share"]) == ("PATCH", "training/vision")

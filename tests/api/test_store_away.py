@@ -1,0 +1,95 @@
+"""While the store is away nothing is promised, and what may have been accepted can be found again."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gateway.core.identity import submission_id
+from gateway.store.connection import connect
+from tests.contract.in_process import in_process_gateway
+from tests.examples import ACCOUNT, REGION, submission
+from tests.servers import running, valkey_binary
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tests.contract.in_process import InProcessGateway
+    from tests.servers import StoreServer
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[StoreServer]:
+    with running(valkey_binary(), tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def gateway(server: StoreServer) -> AsyncIterator[InProcessGateway]:
+    async with connect(server.url) as client, in_process_gateway(client, "p") as gateway:
+        yield gateway
+
+
+async def test_a_submission_is_503_with_the_names_to_find_it_by(server: StoreServer, gateway: InProcessGateway) -> None:
+    server.kill()
+    answer = await gateway.post(submission(clientToken="t"))
+    assert (answer.kind, answer.headers["Retry-After"]) == ((503, "store-unavailable"), "2")
+    assert answer.json["clientToken"] == "t"
+    assert answer.json["submissionId"] == submission_id(
+        namespace="anonymous", account=ACCOUNT, region=REGION, token="t"
+    )
+
+
+async def test_everything_else_is_503_too(server: StoreServer, gateway: InProcessGateway) -> None:
+    made = (await gateway.post()).json
+    server.kill()
+    for method, path in (
+        ("GET", f"/v1/submissions/{made['submissionId']}"),
+        ("GET", "/v1/shares"),
+        ("PATCH", "/v1/shares/training/vision"),
+    ):
+        answer = await gateway.call(method, path, {} if method == "PATCH" else None)
+        assert (answer.kind, answer.headers["Retry-After"]) == ((503, "store-unavailable"), "2")
+        assert "submissionId" not in answer.json
+
+
+async def test_what_is_wrong_in_a_request_is_told_without_the_store(
+    server: StoreServer, gateway: InProcessGateway
+) -> None:
+    server.kill()
+    assert (await gateway.post(submission(jobName=""))).kind == (422, "invalid-submission")
+    assert (await gateway.post_text("{")).kind == (400, "malformed")
+    assert (await gateway.get("/livez")).status == 200
+
+
+async def test_work_goes_on_when_the_store_is_back(server: StoreServer, gateway: InProcessGateway) -> None:
+    server.kill()
+    assert (await gateway.post()).status == 503
+    server.start()
+    assert (await gateway.post()).status == 202
+
+
+async def test_an_acceptance_whose_answer_was_lost_is_found_by_its_token(
+    server: StoreServer, gateway: InProcessGateway
+) -> None:
+    """The store stops in the middle, and has the submission when it goes on: a token that was made here tells too."""
+    assert server.process is not None
+    await gateway.post()
+    server.process.send_signal(signal.SIGSTOP)
+    lost = await gateway.post()
+    assert lost.kind == (503, "store-unavailable")
+    server.process.send_signal(signal.SIGCONT)
+    again = await gateway.post(submission(clientToken=lost.json["clientToken"]))
+    assert (again.status, again.json["submissionId"]) == (202, lost.json["submissionId"])
+    assert again.headers["Idempotent-Replayed"] == "true"
+
+
+async def test_a_broken_promise_refuses_submissions_and_answers_the_rest(gateway: InProcessGateway) -> None:
+    made = (await gateway.post()).json
+    gateway.store._promise = lambda: ["The store's appendfsync is everysec."]
+    answer = await gateway.post()
+    assert (answer.kind, answer.json["detail"]) == ((503, "store-unavailable"), "The store's appendfsync is everysec.")
+    assert (await gateway.show(made["submissionId"])).status == 200

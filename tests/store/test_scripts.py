@@ -1,0 +1,199 @@
+"""The header of each command is its contract: held here to the text, to the callers and to what the store holds."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gateway.core.share import Share
+from gateway.store.scripts import NAMES, Scripts, script_text
+from tests.store.world import World, forwarded, unclear
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+FOLDER = files("gateway.store") / "lua"
+SECTIONS = ("KEYS", "ARGV", "Returns", "Guarantee:")
+
+
+@dataclass
+class Contract:
+    """A command's file: what its header says, and the text below."""
+
+    sentence: str
+    sections: dict[str, str]
+    body: str
+
+    @property
+    def key_types(self) -> list[str]:
+        rows = re.findall(r"^\s*(\d+) (\w+) {2,}\S", self.sections["KEYS"], re.MULTILINE)
+        assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
+        return [kind for _, kind in rows]
+
+    @property
+    def args(self) -> list[str]:
+        """Numbers of the arguments; the last may be `n..` for any more."""
+        numbers = re.findall(r"(?:^|  )(\d+(?:\.\.)?) \S", self.sections["ARGV"], re.MULTILINE)
+        assert [int(number.rstrip(".")) for number in numbers] == list(range(1, len(numbers) + 1))
+        return numbers
+
+    @property
+    def verdicts(self) -> dict[str, bool]:
+        """Whether anything was written, by verdict."""
+        found = {}
+        for row in self.sections["Returns"].splitlines():
+            words = re.match(r"\s*\{'(\w+)'(?: or '(\w+)')?", row)
+            assert words, f"a row of Returns without a verdict: {row!r}"
+            written = re.search(r"(nothing )?written", row) or re.search(r"denied ones were put aside", row)
+            assert written, f"a verdict that does not say whether anything was written: {row!r}"
+            found.update({word: not written[0].startswith("nothing") for word in words.groups() if word})
+        return found
+
+
+def contract(name: str) -> Contract:
+    shebang, *lines = (FOLDER / f"{name}.lua").read_text().splitlines()
+    assert re.fullmatch(r"#!lua( flags=allow-oom)?", shebang)
+    header = []
+    while lines and lines[0].startswith("--"):
+        header.append(lines.pop(0)[2:])
+    split = header.index("")
+    sections: dict[str, str] = {}
+    section = ""
+    for line in header[split + 1 :]:
+        for title in SECTIONS:
+            if line.startswith(f" {title}"):
+                section = title
+                line = " " * len(title) + line[len(title) + 1 :]  # noqa: PLW2901
+        sections[section] = sections.get(section, "") + line + "\n"
+    assert tuple(sections) == SECTIONS, f"{name}.lua: the header has other parts, or in another order"
+    return Contract(
+        sentence=" ".join(line.strip() for line in header[:split]),
+        sections={title: text.rstrip("\n") for title, text in sections.items()},
+        body="\n".join(lines),
+    )
+
+
+class Recorder:
+    """A client that remembers how scripts were called."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self.calls: list[tuple[str, list[Any], list[Any], Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def evalsha(self, digest: str, numkeys: int, *values: Any) -> Any:
+        answer = await self._client.evalsha(digest, numkeys, *values)
+        self.calls.append((digest, list(values[:numkeys]), list(values[numkeys:]), answer))
+        return answer
+
+
+def test_every_lua_file_is_a_command_or_the_prelude() -> None:
+    assert {file.name for file in FOLDER.iterdir()} == {f"{name}.lua" for name in (*NAMES, "prelude")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_header_begins_with_one_sentence(name: str) -> None:
+    sentence = contract(name).sentence
+    assert re.fullmatch(r"[A-Z][^.]*\.", sentence), sentence
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_header_counts_the_keys_and_arguments_that_the_script_uses(name: str) -> None:
+    command = contract(name)
+    assert {int(number) for number in re.findall(r"KEYS\[(\d+)\]", command.body)} == set(
+        range(1, len(command.key_types) + 1)
+    )
+    fixed = [int(number) for number in command.args if not number.endswith("..")]
+    used = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", command.body)}
+    assert used == set(fixed)
+    if len(fixed) < len(command.args):
+        assert f"for position = {len(fixed) + 1}, #ARGV" in command.body
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_header_names_every_verdict_that_the_script_returns(name: str) -> None:
+    command = contract(name)
+    returned = re.findall(r"^ *return \{ ([^,}]*)", command.body, re.MULTILINE)
+    words = {word for first in returned for word in re.findall(r"'(\w+)'", first)}
+    assert words == set(command.verdicts)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_command_loads_as_the_server_knows_it(name: str, any_client: Redis) -> None:
+    text = script_text(name)
+    loaded = await any_client.script_load(text)
+    assert loaded in {sha1(text.encode()).hexdigest(), sha1(text.encode()).hexdigest().encode()}  # noqa: S324
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_command_is_sent_whole_where_the_server_has_forgotten_it(name: str, any_world: World) -> None:
+    await any_world.client.script_flush()
+    assert await any_world.client.script_exists(sha1(script_text(name).encode()).hexdigest()) == [False]  # noqa: S324
+    await walk(any_world, Recorder(any_world.client))
+
+
+async def walk(world: World, recorder: Recorder) -> None:
+    """A life that calls every command; by the server's own time, for the digests are those of the product's scripts."""
+    store = world.another_store(recorder)  # type: ignore[arg-type]
+    store._scripts = Scripts()
+    outer, world.store = world.store, store
+    share = Share("training", "vision")
+    await world.queue(3)
+    await store.set_share(share, {"rate": "5", "weight": "2"})
+    await store.set_share(share, {"rate": None, "paused": "1"})
+    await store.set_share(share, {"paused": None, "weight": None})
+    first = await world.lease()
+    await world.settle(first, forwarded())
+    # The server's clock cannot be set: so a lease's end is set back, and the pace's next slot taken away.
+    await world.client.hdel(world.keys.upstream, "slot")
+    second = await world.lease()
+    await world.client.zadd(world.keys.leased, {second.submission.submission_id: 1})
+    await world.client.hdel(world.keys.upstream, "slot")
+    third = await world.lease()
+    await world.settle(third, unclear(60))
+    world.store = outer
+
+
+async def test_callers_pass_as_many_keys_and_arguments_as_the_headers_count(any_world: World) -> None:
+    recorder = Recorder(any_world.client)
+    await walk(any_world, recorder)
+    digests = {sha1(script_text(name).encode()).hexdigest(): name for name in NAMES}  # noqa: S324
+    called = [(digests[digest], keys, args) for digest, keys, args, _ in recorder.calls]
+    assert {name for name, _, _ in called} == set(NAMES)
+    for name, keys, args in called:
+        command = contract(name)
+        assert len(keys) == len(command.key_types), name
+        if command.args[-1].endswith(".."):
+            fixed = len(command.args) - 1
+            assert len(args) > fixed, name
+            assert (len(args) - fixed) % 2 == 0, name
+        else:
+            assert len(args) == len(command.args), name
+
+
+async def test_keys_hold_what_the_headers_say(any_world: World) -> None:
+    recorder = Recorder(any_world.client)
+    await walk(any_world, recorder)
+    digests = {sha1(script_text(name).encode()).hexdigest(): name for name in NAMES}  # noqa: S324
+    seen: dict[tuple[str, int], set[str]] = {}
+    for digest, keys, _, _ in recorder.calls:
+        for position, key in enumerate(keys):
+            kind = (await any_world.client.type(key)).decode()
+            if kind != "none":
+                seen.setdefault((digests[digest], position), set()).add(kind)
+    for (name, position), kinds in seen.items():
+        assert kinds == {contract(name).key_types[position]}, (name, position + 1)
+    assert len(seen) > 20  # most keys hold something at the end of this walk
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_drains_a_full_store_may_run_on_one(name: str) -> None:
+    shebang = (FOLDER / f"{name}.lua").read_text().splitlines()[0]
+    assert ("allow-oom" in shebang) == (name != "admit")

@@ -231,8 +231,10 @@ def encode(submission: Submission) -> dict[str, Any]:
         body["jobId"], body["jobArn"] = submission.job_id, submission.job_arn
     if submission.error:
         body["error"] = {"code": submission.error.code, "message": submission.error.message}
-    if submission.state is State.QUEUED and submission.position is not None:
+    if submission.state is State.QUEUED:
+        expected = submission.estimated_forward_at
         body["position"] = submission.position
+        body["estimatedForwardAt"] = timestamp(expected) if expected else None
     return body
 
 

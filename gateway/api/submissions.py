@@ -52,7 +52,7 @@ async def submit(request: web.Request) -> web.Response:
     if wait_seconds and submission.state is State.QUEUED:
         with suppress(StoreUnavailableError):  # it is accepted: a store that goes away now takes nothing back
             submission = await request.app[INTAKE].find_settled(submission, request[CALLER], wait_seconds)
-    response = _resource(submission, waited=wait_seconds)
+    response = await _resource(request, submission, waited=wait_seconds)
     response.headers["Location"] = f"/v1/submissions/{submission.submission_id}"
     if accepted.replayed:
         response.headers["Idempotent-Replayed"] = "true"
@@ -71,7 +71,7 @@ async def show(request: web.Request) -> web.Response:
     if wait_seconds:
         submission = await request.app[INTAKE].find_settled(submission, request[CALLER], wait_seconds)
     request[Told.KEY].share = str(submission.share)
-    return _resource(submission, waited=wait_seconds, found=True)
+    return await _resource(request, submission, waited=wait_seconds, found=True)
 
 
 def preferred_wait(request: web.Request) -> float:
@@ -111,7 +111,10 @@ async def _accept(request: web.Request, asked: SubmissionRequest) -> Accepted:
     return accepted
 
 
-def _resource(submission: Submission, *, waited: float, found: bool = False) -> web.Response:
+async def _resource(
+    request: web.Request, submission: Submission, *, waited: float, found: bool = False
+) -> web.Response:
+    submission = await request.app[INTAKE].with_forecast(submission)
     status = 202 if submission.state is State.QUEUED and not found else 200
     headers = {"Preference-Applied": f"wait={waited:.0f}"} if waited else {}
     return web.json_response(encode(submission), status=status, headers=headers, dumps=json.dumps)

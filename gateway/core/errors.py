@@ -136,8 +136,15 @@ class StoreUnavailableError(GatewayError):
     """
 
     retry_after_seconds = 2.0
-    submission_id: str | None = None
-    client_token: str | None = None
+
+    def __init__(self, detail: str, *, submission_id: str | None = None, client_token: str | None = None) -> None:
+        super().__init__(detail)
+        self.submission_id = submission_id
+        self.client_token = client_token
+
+    def about(self, submission_id: str, client_token: str) -> StoreUnavailableError:
+        """The same for one submission: one failed write may be the answer to many."""
+        return StoreUnavailableError(self.detail, submission_id=submission_id, client_token=client_token)
 
 
 class NotReadyError(GatewayError):

@@ -33,8 +33,9 @@ class ShareLoad:
 class Snapshot:
     """What the forecast rests on. `shares` are the active ones: a paused share is not among them.
 
-    `rate` is in calls a second now, `limit` what it grows back to; the next call may go `wait_seconds` after `taken_at`
-    (seconds of the store's clock). `calling` is False while an outage or a hold has stopped the calls.
+    `virtual` is where the fair order stands: a share that has nothing ready would enter it there. `paused` shares wait
+    aside. `rate` is in calls a second now, `limit` what it grows back to; the next call may go `wait_seconds` after
+    `taken_at` (seconds of the store's clock). `calling` is False while an outage or a hold has stopped the calls.
     """
 
     taken_at: float
@@ -43,13 +44,15 @@ class Snapshot:
     limit: float
     wait_seconds: float = 0.0
     calling: bool = True
+    virtual: float = 0.0
+    paused: frozenset[Share] = frozenset()
 
 
 def calls_before(snapshot: Snapshot, share: Share, position: int) -> int | None:
     """How many submissions go before the one at this position (from 1) of its share; None while it waits aside."""
-    own = snapshot.shares.get(share)
-    if own is None:
+    if share in snapshot.paused:
         return None
+    own = snapshot.shares.get(share) or ShareLoad(start=snapshot.virtual, weight=1.0, ready=0)  # arrived since
     tag = own.start + (position - 1) / own.weight
     before = position - 1
     for other, load in snapshot.shares.items():
@@ -62,7 +65,12 @@ def calls_before(snapshot: Snapshot, share: Share, position: int) -> int | None:
 
 
 def forward_at(snapshot: Snapshot, share: Share, position: int) -> float | None:
-    """When the one at this position (from 1) goes to Batch, in seconds of the store's clock; None if nobody can say."""
+    """When the one at this position goes to Batch, in seconds of the store's clock; None if nobody can say.
+
+    Positions count from 1; 0 is being handed over now.
+    """
+    if position == 0:
+        return snapshot.taken_at  # it is being called
     before = calls_before(snapshot, share, position)
     if before is None or not snapshot.calling:
         return None

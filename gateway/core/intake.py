@@ -22,6 +22,7 @@ from gateway.core.errors import (
     TooLargeError,
 )
 from gateway.core.identity import TAG_CHARACTERS, ClientToken, SubmissionId, batch_token, fingerprint, submission_id
+from gateway.core.outlook import Outlook
 from gateway.core.submission import (
     MAX_REQUEST_BYTES,
     SUBMISSION_TAG,
@@ -81,6 +82,7 @@ class Intake:
     ) -> None:
         self._routes = routes
         self._stores = stores
+        self._outlooks = {tag: Outlook(store) for tag, store in stores.items()}
         self._hints = hints
         self._rules = rules
         self._draining = draining
@@ -98,8 +100,7 @@ class Intake:
         try:
             admission = await self._stores[upstream.tag].admit(new, self._rules.limits(new.share))
         except StoreUnavailableError as error:
-            error.submission_id, error.client_token = new.submission_id, new.client_token
-            raise
+            raise error.about(new.submission_id, new.client_token) from error
         submission = admission.submission
         if admission.known:
             if submission.fingerprint.total != new.fingerprint.total:
@@ -129,6 +130,10 @@ class Intake:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), min(left, POLL_SECONDS))
                 changed.clear()
+
+    async def with_forecast(self, submission: Submission) -> Submission:
+        """With `estimated_forward_at` where it is queued and that can be said."""
+        return await self._outlooks[submission.submission_id[:TAG_CHARACTERS]].with_forecast(submission)
 
     def _prepared(
         self, request: SubmissionRequest, upstream: Upstream, caller: Caller, traceparent: str | None

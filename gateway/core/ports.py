@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from gateway.core.attempt import Answer, Leased, Report
     from gateway.core.errors import Finding
+    from gateway.core.forecast import Snapshot
     from gateway.core.identity import SubmissionId
     from gateway.core.share import Share, ShareLimits
     from gateway.core.submission import NewSubmission, Submission
@@ -62,6 +63,7 @@ class AdmissionStore(Protocol):
 
     async def admit(self, new: NewSubmission, limits: ShareLimits) -> Admission: ...
     async def get(self, submission_id: SubmissionId) -> Submission | None: ...
+    async def snapshot(self) -> Snapshot: ...
 
 
 class ForwardStore(Protocol):

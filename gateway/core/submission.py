@@ -141,7 +141,8 @@ class Submission:
     error: Failure | None = None
     warnings: tuple[Finding, ...] = ()
     traceparent: str | None = None
-    position: int | None = None
+    position: int | None = None  # in its share's line, from 1; 0 while it is being called
+    estimated_forward_at: datetime | None = None
     request: bytes = field(default=b"", repr=False)
 
     @property

@@ -94,9 +94,20 @@ def unpack(submission_id: SubmissionId, value: bytes, position: int | None = Non
     )
 
 
+def standing(value: bytes) -> tuple[int, bool]:
+    """(place in the share's line, whether it is leased now) of a queued record."""
+    changing = _changing(value)
+    return int(changing["place"]), "lease" in changing
+
+
 def lease_fields(value: bytes) -> tuple[bool, int]:
     """(whether a job may have been made before this lease, charged tries so far) of a leased record."""
+    changing = _changing(value)
+    return bool(changing.get("before", False)), int(changing.get("tries", 0))
+
+
+def _changing(value: bytes) -> dict[str, Any]:
     unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
     unpacker.feed(value)
-    changing = unpacker.unpack()
-    return bool(changing.get("before", False)), int(changing.get("tries", 0))
+    changing: dict[str, Any] = unpacker.unpack()
+    return changing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -20,15 +20,18 @@ from gateway.core.errors import (
 from gateway.core.identity import SubmissionId
 from gateway.core.ports import Admission, Settlement, ShareStatus, Wait
 from gateway.core.share import Share
+from gateway.core.submission import State
 from gateway.store.connection import store_errors
-from gateway.store.records import hold_of, lease_fields, pack_identity, unpack
+from gateway.store.records import hold_of, lease_fields, pack_identity, standing, unpack
 from gateway.store.scripts import Scripts
+from gateway.store.snapshot import take_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from redis.asyncio import Redis
 
+    from gateway.core.forecast import Snapshot
     from gateway.core.pace import PaceRules
     from gateway.core.share import ShareLimits
     from gateway.core.submission import NewSubmission, Submission
@@ -121,10 +124,11 @@ class RedisStore:
             raise await self._refusal(rest)
         value, rank, *remaining = rest
         submission = unpack(new.submission_id, value, rank + 1 if rank >= 0 else None)
-        if verdict == b"known" and submission.share != new.share:  # the rank was looked up in another share's line
-            submission = await self.get(new.submission_id) or submission
+        known = verdict == b"known"
+        if known and submission.state is State.QUEUED and (rank < 0 or submission.share != new.share):
+            submission = await self.get(new.submission_id) or submission  # it stands in no line, or in another share's
         left = remaining[0] if remaining and remaining[0] >= 0 else None
-        return Admission(submission=submission, known=verdict == b"known", remaining=left)
+        return Admission(submission=submission, known=known, remaining=left)
 
     async def get(self, submission_id: SubmissionId) -> Submission | None:
         if not submission_id.startswith(self._keys.tag):
@@ -134,8 +138,12 @@ class RedisStore:
             if value is None:
                 return None
             submission = unpack(submission_id, value)
-            rank = await self._client.zrank(self._keys.ready(submission.share), submission_id)
-        return submission if rank is None else unpack(submission_id, value, int(rank) + 1)
+            if submission.state is not State.QUEUED:
+                return submission
+            place, leased = standing(value)
+            # how many of its share stand before its place: also while it waits elsewhere for its next try
+            before = 0 if leased else await self._client.zcount(self._keys.ready(submission.share), "-inf", f"({place}")
+        return replace(submission, position=0 if leased else int(before) + 1)
 
     async def lease(self) -> Leased | Wait:
         for _ in range(LEASE_ROUNDS):
@@ -229,6 +237,10 @@ class RedisStore:
             now = await self._now()
             names = await self._client.zrange(self._keys.backlog, 0, -1)
             return list(await asyncio.gather(*(self._share_status(Share.parse(name.decode()), now) for name in names)))
+
+    async def snapshot(self) -> Snapshot:
+        """What forecasts rest on."""
+        return await take_snapshot(self._client, self._keys, self._pace)
 
     async def pace(self) -> dict[str, float | int | str]:
         """The upstream as the fleet sees it: rate now in calls a second, backlog, outage, hold."""

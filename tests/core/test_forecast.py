@@ -63,5 +63,6 @@ def test_a_slowed_pace_is_expected_to_recover() -> None:
 def test_nobody_can_say_for_a_share_aside_or_while_calls_are_held() -> None:
     share = Share("q", "a")
     shares = {share: ShareLoad(start=0, weight=1, ready=1)}
-    assert forward_at(Snapshot(taken_at=0, shares={}, rate=5, limit=5), share, 1) is None
+    aside = Snapshot(taken_at=0, shares={}, rate=5, limit=5, paused=frozenset({share}))
+    assert forward_at(aside, share, 1) is None
     assert forward_at(Snapshot(taken_at=0, shares=shares, rate=5, limit=5, calling=False), share, 1) is None

@@ -346,7 +346,7 @@ async def test_a_lease_that_ended_comes_back_to_its_place(world: World) -> None:
     ids = await world.queue(3)
     await world.lease()
     await world.passes(seconds=world.bounds.lease_seconds, milliseconds=-1)
-    assert (await world.store.get(ids[0])).position is None
+    assert (await world.store.get(ids[0])).position == 0
     second = await world.lease()
     assert second.submission.submission_id == ids[1]
     await world.passes(milliseconds=1)

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gateway.core.attempt import Leased, PaceSignal, Report, Verdict
 from gateway.core.pace import PaceRules
+from gateway.core.ports import Wait
 from gateway.core.share import Share
 from gateway.core.submission import Failure
 from gateway.store.connection import connect
@@ -34,7 +35,7 @@ reports = st.builds(
     charged=st.booleans(),
     proved_none=st.booleans(),
     delay_seconds=st.sampled_from([0.0, 0.0, 0.5, 30.0]),
-    signal=st.sampled_from(list(PaceSignal)),
+    signal=st.sampled_from([*PaceSignal, *[PaceSignal.ANSWERED] * 5]),
     wait_seconds=st.sampled_from([0.0, 0.0, 3.0]),
     failure=st.sampled_from([None, Failure(code="One", message="1"), Failure(code="Two", message="2")]),
 )
@@ -54,7 +55,10 @@ class Known:
 
 
 class Lifecycle(RuleBasedStateMachine):
-    """Admit, lease, settle, crash, pause, wait: all that processes and people do to one upstream."""
+    """Admit, lease, settle, pause, wait: all that processes and people do to one upstream.
+
+    A process that crashes is a lease that nobody settles; one that hangs settles it when it is over.
+    """
 
     url: str
 
@@ -79,15 +83,21 @@ class Lifecycle(RuleBasedStateMachine):
 
     # ---- What callers, forwarders and operators do
 
-    @rule(share=st.sampled_from(SHARES), priority=st.sampled_from([0, 0, 7]), size=st.sampled_from([2, 500]))
-    def admit(self, share: Share, priority: int, size: int) -> None:
-        token = f"token-{len(self.known)}"
-        admission = self.run(
-            self.world.admit(token, share=share.name, queue=share.queue, priority=priority, request=b"x" * size)
-        )
-        assert not admission.known
-        assert admission.submission.submission_id not in self.known
-        self.known[admission.submission.submission_id] = Known(token, share)
+    @rule(
+        share=st.sampled_from(SHARES),
+        priority=st.sampled_from([0, 0, 7]),
+        size=st.sampled_from([2, 500]),
+        number=st.integers(1, 4),
+    )
+    def admit(self, share: Share, priority: int, size: int, number: int) -> None:
+        for _ in range(number):
+            token = f"token-{len(self.known)}"
+            admission = self.run(
+                self.world.admit(token, share=share.name, queue=share.queue, priority=priority, request=b"x" * size)
+            )
+            assert not admission.known
+            assert admission.submission.submission_id not in self.known
+            self.known[admission.submission.submission_id] = Known(token, share)
 
     @precondition(lambda self: self.known)
     @rule(data=st.data())
@@ -100,25 +110,45 @@ class Lifecycle(RuleBasedStateMachine):
         assert admission.submission.state == one.state
         assert self.run(self.world.dump()) == before
 
-    @rule()
-    def lease(self) -> None:
-        got = self.run(self.world.store.lease())
-        if not isinstance(got, Leased):
-            return
-        one = self.known[got.submission.submission_id]
-        assert one.state == "queued"
-        assert one.share not in self.paused
-        assert got.number > self.last_number
-        assert got.maybe_sent == one.maybe_sent
-        self.last_number = one.lease = got.number
-        one.before, one.maybe_sent = one.maybe_sent, True
-        self.leases.append(got)
+    @precondition(lambda self: self.known)
+    @rule(number=st.integers(1, 4))
+    def lease(self, number: int) -> None:
+        for _ in range(number):
+            got = self.run(self.world.store.lease())
+            if isinstance(got, Wait):
+                if got.seconds is None or got.seconds > 5:
+                    return
+                self.run(self.world.passes(seconds=got.seconds))
+                continue
+            one = self.known[got.submission.submission_id]
+            assert one.state == "queued"
+            assert one.share not in self.paused
+            assert got.number > self.last_number
+            assert got.maybe_sent == one.maybe_sent
+            self.last_number = one.lease = got.number
+            one.before, one.maybe_sent = one.maybe_sent, True
+            self.leases.append(got)
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), report=reports)
-    def settle(self, data: st.DataObject, report: Report) -> None:
+    def settle_the_latest(self, data: st.DataObject, report: Report) -> None:
+        self._settle(data.draw(st.sampled_from(self.leases[-4:])), report)
+
+    @precondition(lambda self: self.known)
+    @rule(report=reports)
+    def lease_and_settle(self, report: Report) -> None:
+        before = len(self.leases)
+        self.lease(number=3)
+        for leased in self.leases[before:]:
+            self._settle(leased, report)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), report=reports)
+    def settle_any(self, data: st.DataObject, report: Report) -> None:
         """Now or much too late, once or again: an answer may come whenever it likes."""
-        leased = data.draw(st.sampled_from(self.leases))
+        self._settle(data.draw(st.sampled_from(self.leases)), report)
+
+    def _settle(self, leased: Leased, report: Report) -> None:
         wanted = leased.submission.submission_id
         one = self.known[wanted]
         if report.verdict is Verdict.FORWARDED:
@@ -151,11 +181,6 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.05, 0.2, 1.0, 5.0, 61.0, 600.0]))
     def time_passes(self, seconds: float) -> None:
         self.run(self.world.passes(seconds=seconds))
-
-    @rule()
-    def crash(self) -> None:
-        """Nobody will settle what was under way."""
-        self.leases.clear()
 
     @rule(share=st.sampled_from(SHARES))
     def pause(self, share: Share) -> None:

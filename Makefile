@@ -14,8 +14,9 @@ setup: $(VENV)/.ready ## the environment with everything pinned
 $(VENV)/.ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; say which with PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "no venv module here: apt-get install python3-venv"; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "Installing what requirements/dev.txt pins into $(VENV); half a minute."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: setup ## store, emulator and gateway; 60 jobs from three shares, live
@@ -24,7 +25,7 @@ demo: setup ## store, emulator and gateway; 60 jobs from three shares, live
 test: setup ## all tests
 	$(BIN)/python -m pytest $(PYTEST)
 
-bench: setup ## the figures of the main job, with their bars; a minute and a half
+bench: setup ## the figures of the main job, with their bars; a minute
 	$(BIN)/python -m tests.bench
 
 fmt: setup ## format the code

@@ -16,10 +16,10 @@ import click
 from gateway import events
 from gateway.dev.command import dev_command
 from gateway.emulator.command import emulator_command
-from gateway.settings import Settings, SettingsError, load_settings
+from gateway.settings import Settings, SettingsError, load_settings, without_effect
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from gateway.runtime import Role
 
@@ -86,7 +86,7 @@ def serve(config: Path | None, role: Role, workers: int, *, shared_port: bool) -
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")
 def check(config: Path | None, *, as_json: bool) -> None:
-    """Check the settings, and whether the store keeps what they promise."""
+    """Check the settings and the store's promise."""
     settings = _settings(config, as_json=as_json)
     from gateway.core.errors import StoreUnavailableError
     from gateway.store.connection import connect
@@ -99,9 +99,9 @@ def check(config: Path | None, *, as_json: bool) -> None:
     try:
         problems = asyncio.run(look())
     except StoreUnavailableError as error:
-        _answer(as_json, ok=False, problems=[error.detail])
+        _answer(as_json, ok=False, problems=[f"store.url: the store does not answer as it should: {error.cause}"])
         raise SystemExit(NOT_REACHABLE) from error
-    _answer(as_json, ok=not problems, problems=problems)
+    _answer(as_json, ok=not problems, problems=problems, notes=without_effect(settings))
     raise SystemExit(REFUSED if problems else 0)
 
 
@@ -128,10 +128,12 @@ def _settings(config: Path | None, *, as_json: bool = False) -> Settings:
         raise SystemExit(REFUSED) from error
 
 
-def _answer(as_json: bool, *, ok: bool, problems: list[str]) -> None:  # noqa: FBT001
+def _answer(as_json: bool, *, ok: bool, problems: list[str], notes: Sequence[str] = ()) -> None:  # noqa: FBT001
     if as_json:
-        click.echo(json.dumps({"ok": ok, "problems": problems}))
+        click.echo(json.dumps({"ok": ok, "problems": problems, "notes": list(notes)}))
         return
+    for note in notes:
+        click.echo(f"Note: {note}.")
     for problem in problems:
         click.echo(problem, err=True)
     if ok:

@@ -69,7 +69,7 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "verdict": "what settling did: settled, late, stale, gone",
             "state": "the submission's state after it",
             "charged": "whether the try counts against max_attempts",
-            "maybe_sent": "whether an earlier call may have made a job",
+            "maybe_sent": "whether a call may have made a job, this attempt included",
             "call_ms": "duration of the call to Batch",
             "error_code": "Batch's error code, or the failure's name",
             "error_message": "Batch's message, at most 500 characters",
@@ -77,7 +77,7 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         },
     ),
     "submission_settled": (
-        "A submission reached its last state.",
+        "A submission reached its last state; level error for unknown, warning for rejected.",
         {
             **_ATTEMPT,
             "state": "forwarded, rejected or unknown",
@@ -97,7 +97,8 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         {
             "upstream": "its name",
             "reason": "credentials, denied (one queue and role) or outage",
-            "held": "true when it begins, false when it is over",
+            "held": "true when it begins (level error), false when it is over (info)",
+            "message": "what Batch or the chain of credentials said",
             "share": "whose submission met it",
         },
     ),
@@ -126,7 +127,7 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "leased": "calls in flight, of the fleet",
             "delayed": "submissions that wait for a retry",
             "forwarded": "submissions forwarded since the store began",
-            "condition": "open, held or outage",
+            "condition": "calling, held or outage",
         },
     ),
     "store_unavailable": (

@@ -7,16 +7,27 @@ import os
 import re
 import tomllib
 from contextlib import suppress
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from gateway.core.identity import upstream_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 PREFIX = "GATEWAY_"
 NOT_SETTINGS = frozenset({"GATEWAY_CONFIG"})
@@ -26,6 +37,15 @@ _SERVICE_URL = re.compile(r"(\w+_)?PORT=(tcp|udp|sctp)://.*")
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _like(pattern: str, sentence: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(sentence)
+        return text
+
+    return check
 
 
 class SettingsError(Exception):
@@ -88,6 +108,14 @@ class StoreSettings(_Section):
             raise ValueError(f"{scheme}:// is not built yet; use redis://, rediss:// or unix://")
         if scheme not in ("redis", "rediss", "unix"):
             raise ValueError("must begin with redis://, rediss:// or unix://")
+        try:
+            parts = urlsplit(url)
+            database = parts.path.strip("/") if scheme != "unix" else ""
+            valid = parts.port != 0 and (database == "" or database.isdecimal())
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ValueError("must be like redis://host:6379/0: a port from 1 to 65535 and the number of a database")
         return url
 
     @field_validator("durability")
@@ -133,8 +161,8 @@ class UpstreamSettings(_Section):
     """One AWS account and Region."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "main"
-    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]+$")]
-    account: Annotated[str, Field(pattern=r"^[0-9]{12}$")]
+    region: Annotated[str, AfterValidator(_like(r"[a-z]{2}(-[a-z]+)+-[0-9]+", "must be a Region such as us-east-1"))]
+    account: Annotated[str, AfterValidator(_like(r"[0-9]{12}", 'must be twelve digits in quotes: "123456789012"'))]
     rate: Annotated[float, Field(gt=0, le=10_000)] = 5.0
     burst: Annotated[int, Field(ge=1, le=1000)] = 1
     describe_rate: Annotated[float, Field(gt=0)] = 30.0
@@ -180,17 +208,49 @@ class Settings(_Section):
     upstream: tuple[UpstreamSettings, ...] = ()
     share: tuple[ShareSettings, ...] = ()
 
+    @field_validator("share")
+    @classmethod
+    def _one_section_a_share(cls, shares: tuple[ShareSettings, ...]) -> tuple[ShareSettings, ...]:
+        names = [f"{one.queue}/{one.share}" for one in shares]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"more than one section for {', '.join(twice)}")
+        return shares
+
     @field_validator("upstream")
     @classmethod
     def _one_upstream(cls, upstreams: tuple[UpstreamSettings, ...], _: ValidationInfo) -> tuple[UpstreamSettings, ...]:
         if not upstreams:
-            raise ValueError("at least one [[upstream]] with region and account is needed")
+            raise ValueError(
+                "at least one [[upstream]] with region and account is needed: say --config or GATEWAY_CONFIG, "
+                "or try `gateway dev`, which needs none"
+            )
         tags = [upstream_tag(one.account, one.region) for one in upstreams]
         if len(set(tags)) != len(tags):
             raise ValueError("two upstreams have the same account and Region, or hash alike: merge them")
         if len(upstreams) > 1:
             raise ValueError("more than one [[upstream]] is not built yet; run a gateway for each")
         return upstreams
+
+
+# Named by the design and without effect yet.
+NOT_BUILT = ("http.wait_seconds", "http.trusted_proxies", "store.replicas", "auth.secrets_file")
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """What is set and changes nothing, in sentences: no error, yet somebody may count on it."""
+    notes = []
+    for name in NOT_BUILT:
+        section, key = name.split(".")
+        here = getattr(settings, section)
+        if getattr(here, key) != type(here).model_fields[key].default:
+            notes.append(f"{name} has no effect yet")
+    for number, share in enumerate(settings.share):
+        if not any(fnmatchcase(share.queue, glob) for one in settings.upstream for glob in one.queues):
+            notes.append(
+                f"share.{number} has no effect: no upstream has the queue {share.queue} (sections take no globs)"
+            )
+    return notes
 
 
 def load_settings(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -211,7 +271,7 @@ def load_settings(path: Path | None, environment: Mapping[str, str] = os.environ
         for one in error.errors(include_url=False, include_context=False, include_input=False):
             steps = [str(step) for step in one["loc"]]
             origin = _origin(steps, origins, path, unknown=one["type"] == "extra_forbidden")
-            problems.append(f"{origin}: {_sentence(one['type'], one['msg'])}")
+            problems.append(f"{origin}: {_sentence(one['type'], one['msg'], steps)}")
         raise SettingsError(problems) from error
     if problems:
         raise SettingsError(problems)
@@ -286,9 +346,22 @@ def _value(text: str) -> Any:
     return text
 
 
-def _sentence(kind: str, message: str) -> str:
+def _sentence(kind: str, message: str, steps: list[str]) -> str:
     if kind == "extra_forbidden":
-        return "is no setting"
+        near = get_close_matches(steps[-1], _known_names(steps), n=1)
+        return f"is no setting; did you mean {near[0]}?" if near else "is no setting"
     if kind == "missing":
         return "is required"
+    if kind == "tuple_type" and steps in (["upstream"], ["share"]):
+        return f"is a list: write [[{steps[0]}]]"
     return message.removeprefix("Value error, ").replace("Input should", "should")
+
+
+def _known_names(steps: list[str]) -> list[str]:
+    """The names that are settings where an unknown one stands."""
+    section: Any = Settings
+    for step in steps[:-1]:
+        if not step.isdigit():
+            kind = section.model_fields[step].annotation
+            section = get_args(kind)[0] if get_args(kind) else kind
+    return list(section.model_fields)

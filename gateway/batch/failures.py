@@ -80,7 +80,10 @@ def answer_of(error: BaseException) -> Answer:
         return Answer(kind=AnswerKind.UNCLEAR, code="CallTimeout", message="No answer within the call's time.")
     if isinstance(error, boto.ParamValidationError):
         return Answer(kind=AnswerKind.REFUSED, code="ParamValidationError", message=str(error))
-    return Answer(kind=_kind_of(error), code=type(error).__name__, message=_first_line(error))
+    kind = _kind_of(error)
+    if kind is AnswerKind.UNCLEAR and isinstance(error, boto.EndpointConnectionError):
+        return Answer(kind=kind, code="ConnectionLost", message="The connection was lost after the request was sent.")
+    return Answer(kind=kind, code=type(error).__name__, message=_first_line(error))
 
 
 def _kind_of(error: BaseException) -> AnswerKind:

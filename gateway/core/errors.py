@@ -137,14 +137,20 @@ class StoreUnavailableError(GatewayError):
 
     retry_after_seconds = 2.0
 
-    def __init__(self, detail: str, *, submission_id: str | None = None, client_token: str | None = None) -> None:
+    def __init__(
+        self, detail: str, *, cause: str = "", submission_id: str | None = None, client_token: str | None = None
+    ) -> None:
+        """`cause` is for operators: the store's address and what its client says."""
         super().__init__(detail)
+        self.cause = cause or detail
         self.submission_id = submission_id
         self.client_token = client_token
 
     def about(self, submission_id: str, client_token: str) -> StoreUnavailableError:
         """The same for one submission: one failed write may be the answer to many."""
-        return StoreUnavailableError(self.detail, submission_id=submission_id, client_token=client_token)
+        return StoreUnavailableError(
+            self.detail, cause=self.cause, submission_id=submission_id, client_token=client_token
+        )
 
 
 class NotReadyError(GatewayError):

@@ -32,7 +32,7 @@ class Journal:
             verdict=settlement.verdict,
             state=after.state if after else None,
             charged=settlement.charged,
-            maybe_sent=leased.maybe_sent,
+            maybe_sent=after.maybe_sent if after else None,
             call_ms=round(call_seconds * 1000, 1),
             error_code=report.failure.code if report.failure else None,
             error_message=report.failure.message if report.failure else None,
@@ -46,25 +46,36 @@ class Journal:
         self._tell_upstream(str(before.share), report, settlement)
 
     def _tell_settled(self, about: dict[str, Any], after: Submission) -> None:
-        self._log.info(
-            "submission_settled",
-            **about,
-            principal=after.principal,
-            trace_id=after.trace_id,
-            state=after.state,
-            queue_seconds=round(after.queue_seconds or 0.0, 3),
-            attempts=after.attempt_count,
-            job_id=after.job_id,
-            error_code=after.error.code if after.error else None,
-        )
+        end = {
+            "principal": after.principal,
+            "trace_id": after.trace_id,
+            "state": after.state,
+            "queue_seconds": round(after.queue_seconds or 0.0, 3),
+            "attempts": after.attempt_count,
+            "job_id": after.job_id,
+            "error_code": after.error.code if after.error else None,
+        }
+        match after.state:
+            case State.UNKNOWN:  # it may be in Batch: a person must look
+                self._log.error("submission_settled", **about, **end)
+            case State.REJECTED:
+                self._log.warning("submission_settled", **about, **end)
+            case _:
+                self._log.info("submission_settled", **about, **end)
 
     def _tell_upstream(self, share: str, report: Report, settlement: Settlement) -> None:
         if settlement.pace is not None:
             self._log.warning("upstream_paced", upstream=self._upstream, rate=round(settlement.pace, 3))
-        outage = None if settlement.outage is None else "outage"
-        for reason, held in ((settlement.held, True), (settlement.released, False), (outage, settlement.outage)):
-            if reason:
-                self._log.error("upstream_held", upstream=self._upstream, reason=reason, held=held, share=share)
+        message = report.failure.message if report.failure else None
+        hold = {"upstream": self._upstream, "share": share, "message": message}
+        if settlement.held:
+            self._log.error("upstream_held", **hold, reason=settlement.held, held=True)
+        if settlement.outage:
+            self._log.error("upstream_held", **hold, reason="outage", held=True)
+        if settlement.released:
+            self._log.info("upstream_held", **hold, reason=settlement.released, held=False)
+        if settlement.outage is False:
+            self._log.info("upstream_held", **hold, reason="outage", held=False)
         if settlement.share_paused:
             code = report.failure.code if report.failure else None
             self._log.error("share_paused", upstream=self._upstream, share=share, error_code=code)

@@ -118,9 +118,9 @@ def _tell(running: Running, plan: Plan) -> None:
         return f"  {click.style(f'{name:<10}', bold=True)}{click.style(f'{where:<24}', fg='cyan')}  {what}"
 
     rows = [
-        line("gateway", running.url, "API; its contract is at /docs"),
+        line("gateway", running.url, "API; its contract is at /openapi.yaml"),
         line("emulator", running.emulator.url, f"AWS Batch, {plan.tps:g} submissions a second; jobs: /_emulator/jobs"),
-        line("store", f"{plan.folder}/", "Valkey; what is queued survives a restart"),
+        line("store", f"{plan.folder.resolve()}/", "Valkey; submissions survive a restart, the emulator's jobs do not"),
     ]
     token = f"first-{time.strftime('%H%M%S')}"
     click.echo("\n" + "\n".join(rows), err=True)

@@ -33,6 +33,8 @@ COMMAND_SECONDS = 2.0
 CONNECT_SECONDS = 1.0
 MAX_CONNECTIONS = 32
 
+UNAVAILABLE = "The store does not answer as it should. A retry with the same token is safe."
+
 # Answers of a store that is there and cannot serve: their first words, where redis-py has no class for them.
 _UNSERVING = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "LOADING", "READONLY", "OOM", "CLUSTERDOWN", "TRYAGAIN", "BUSY")
 
@@ -70,14 +72,14 @@ def store_errors() -> Iterator[None]:
         TryAgainError,
         OSError,
     ) as error:
-        raise StoreUnavailableError(f"The store does not answer as it should: {_gist(error)}") from error
+        raise StoreUnavailableError(UNAVAILABLE, cause=_gist(error)) from error
     except ResponseError as error:
         if str(error).startswith(_UNSERVING):
-            raise StoreUnavailableError(f"The store does not answer as it should: {_gist(error)}") from error
+            raise StoreUnavailableError(UNAVAILABLE, cause=_gist(error)) from error
         raise
 
 
 def _gist(error: BaseException) -> str:
-    """The kind of error and its first words: enough to act on, and never a password from a URL."""
-    word = str(error).split(" ", 1)[0].rstrip(":.")
-    return f"{type(error).__name__} ({word})" if word.isupper() else type(error).__name__
+    """For operators: what failed and where, in a line; redis-py names address and reason, and never credentials."""
+    first = (str(error).splitlines() or [""])[0].rstrip(".")
+    return first or type(error).__name__

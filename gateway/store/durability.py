@@ -94,7 +94,7 @@ class StoreWatch:
             self._broken = await shortcomings(self._client, self._durability)
             self._unreachable = ""
         except StoreUnavailableError as error:
-            self._unreachable = error.detail
+            self._unreachable = f"The store does not answer as it should: {error.cause}."
         if self.missing and not before:
             self._log.error("store_unavailable", missing=self.missing)
         elif before and not self.missing:

@@ -258,7 +258,7 @@ class RedisStore:
             "leased": in_flight,
             "delayed": delayed,
             "forwarded": int(passed),
-            "condition": "outage" if outage else "held" if held_until > now * 1000 else "open",
+            "condition": "outage" if outage else "held" if held_until > now * 1000 else "calling",
         }
 
     async def _lease_once(self) -> Any:

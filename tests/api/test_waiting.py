@@ -34,6 +34,7 @@ async def waiting(gateway: InProcessGateway) -> AsyncIterator[asyncio.Task[Answe
     await eventually(lambda: held(gateway))
     yield task
     task.cancel()
+    await asyncio.wait([task])
 
 
 async def held(gateway: InProcessGateway) -> bool:

@@ -55,7 +55,7 @@ async def test_one_submission_that_always_fails_is_no_outage(world: World) -> No
         settlement = await world.settle(await world.next_lease(), unclear())
         assert settlement.outage is None
         assert settlement.charged
-    assert await condition(world) == "open"
+    assert await condition(world) == "calling"
 
 
 @pytest.mark.parametrize("answer", [forwarded(), refused(), transient(), throttled(), DENIED], ids=lambda r: r.outcome)
@@ -133,7 +133,7 @@ async def test_an_answer_ends_an_outage(world: World, answer: Report) -> None:
     await in_outage(world)
     await world.passes(seconds=1)
     assert (await world.settle(await world.lease(), answer)).outage is False
-    assert await condition(world) == "open"
+    assert await condition(world) == "calling"
     assert not (await world.next_lease()).probing
 
 
@@ -213,7 +213,7 @@ async def test_bad_credentials_hold_the_upstream_and_charge_nothing(world: World
     await world.queue(2)
     settlement = await world.settle(await world.lease(), CREDENTIALS)
     assert (settlement.held, settlement.charged) == ("credentials", False)
-    assert await condition(world) == "open" or await condition(world) == "held"
+    assert await condition(world) == "held"
     await world.passes(seconds=4.5)
     wait = await world.wait()
     assert (wait.seconds, wait.reason) == (0.5, "held")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def main() -> None:
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes on the same port.")
 @click.option("--shared-port", is_flag=True, hidden=True)  # what --workers starts its processes with
 def serve(config: Path | None, role: Role, workers: int, *, shared_port: bool) -> None:
-    """Run the gateway until SIGTERM, then drain."""
+    """Run the gateway until SIGTERM, then drain; a second signal shortens the drain."""
     settings = _settings(config)
     if workers > 1:
         if role != "forwarder" and settings.http.port == 0:
@@ -69,17 +70,22 @@ def serve(config: Path | None, role: Role, workers: int, *, shared_port: bool) -
     log = events.configure()
 
     async def until_signal() -> None:
-        stop = asyncio.Event()
+        stop, hurry = asyncio.Event(), asyncio.Event()
+
+        def on_signal() -> None:
+            (hurry if stop.is_set() else stop).set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await Gateway(settings, log, role=role, shared_port=shared_port).run(stop)
+            asyncio.get_running_loop().add_signal_handler(number, on_signal)
+        await Gateway(settings, log, role=role, shared_port=shared_port).run(stop, hurry=hurry)
 
     try:
         run_loop(until_signal())
     except PromiseBrokenError as error:
         _fail(str(error), REFUSED)
     except OSError as error:
-        _fail(f"cannot listen on {settings.http.host}:{settings.http.port}: {error.strerror}", REFUSED)
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        _fail(f"cannot listen on {settings.http.host}:{settings.http.port} ({reason})", REFUSED)
 
 
 @main.command()

@@ -106,8 +106,17 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "Like rejections in a row paused a share; PATCH /v1/shares/{queue}/{share} resumes it.",
         {"upstream": "its name", "share": "queue/share", "error_code": "the rejections' code"},
     ),
+    "share_changed": (
+        "An operator set something for a share, for the whole fleet.",
+        {
+            "request_id": "of the request",
+            "principal": "who",
+            "share": "queue/share",
+            "changes": "what was set; null puts the settings' value back",
+        },
+    ),
     "share_status": (
-        "Every ten seconds, for each share with a backlog.",
+        "Every ten seconds, for each share with a backlog, and those that are paused or overridden.",
         {
             "upstream": "its name",
             "share": "queue/share",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -79,8 +79,16 @@ class Gateway:
         self._shared_port = shared_port
         self._draining = asyncio.Event()
 
-    async def run(self, stop: asyncio.Event, *, started: Callable[[int], None] = lambda _: None) -> None:
+    async def run(
+        self,
+        stop: asyncio.Event,
+        *,
+        hurry: asyncio.Event | None = None,
+        started: Callable[[int], None] = lambda _: None,
+    ) -> None:
         """Serve until told to stop, then drain; `started` is called with the port once it is listening.
+
+        `hurry` ends the first part of the drain, in which an unready process serves on: nobody sends it requests.
 
         Raises PromiseBrokenError at the start where the store does not keep what the settings promise, and whatever
         breaks a part later.
@@ -116,19 +124,25 @@ class Gateway:
                 port = await self._listen(opened, app)
             self._tell_started(port)
             started(port or 0)
-            await self._run_parts(parts, list(hints.values()), stop)
+            await self._run_parts(parts, list(hints.values()), stop, hurry or asyncio.Event())
             began = time.monotonic()
         self._log.info("stopped", seconds=round(time.monotonic() - began + self._drained_seconds, 3))
 
     _drained_seconds = 0.0
 
-    async def _run_parts(self, parts: list[Part], hints: list[Hints], stop: asyncio.Event) -> None:
+    async def _run_parts(
+        self, parts: list[Part], hints: list[Hints], stop: asyncio.Event, hurry: asyncio.Event
+    ) -> None:
         """Until stopped and drained. A part that breaks ends the process: TaskGroup cancels the others and raises."""
         drain = self._settings.http.drain_seconds
         parts_stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(part.run(parts_stop), name=type(part).__name__) for part in parts]
-            await stop.wait()
+            try:
+                await stop.wait()
+            except asyncio.CancelledError:  # a part broke; one that is just connecting can swallow its cancellation
+                parts_stop.set()
+                raise
             began = time.monotonic()
             serve_on = self._settings.http.unready_seconds if self._role != "forwarder" else 0.0
             self._log.info("draining", unready_seconds=serve_on)
@@ -136,7 +150,8 @@ class Gateway:
             parts_stop.set()
             for hint in hints:
                 hint.release()
-            await asyncio.sleep(serve_on)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(hurry.wait(), serve_on)
             left = drain - (time.monotonic() - began) - HANDLER_GRACE_SECONDS
             _, unfinished = await asyncio.wait(running, timeout=max(0.0, left))
             for task in unfinished:

@@ -298,8 +298,8 @@ REFUSED = {
     "no upstream": (
         "[http]",
         (
-            "file: upstream: at least one [[upstream]] with region and account is needed: say --config or GATEWAY_CONFIG, "
-            "or try `gateway dev`, which needs none"
+            "file: upstream: at least one [[upstream]] with region and account is needed: say --config or "
+            "GATEWAY_CONFIG, or try `gateway dev`, which needs none"
         ),
     ),
     "a lease that calls outlive": (

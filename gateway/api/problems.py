@@ -22,6 +22,7 @@ TABLE: dict[type[errors.GatewayError], tuple[str, int]] = {
     errors.NotJsonError: ("not-json", 415),
     errors.TokenReusedError: ("token-reused", 422),
     errors.InvalidSubmissionError: ("invalid-submission", 422),
+    errors.InvalidChangeError: ("invalid-change", 422),
     errors.RateLimitedError: ("rate-limited", 429),
     errors.TooManySharesError: ("too-many-shares", 429),
     errors.TooManyRequestsError: ("too-many-requests", 429),

@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from gateway.api.codec import Whole, parse_json, pydantic_findings
-from gateway.api.keys import ROUTES, SHARES, Told
-from gateway.core.errors import InvalidSubmissionError, MalformedError, NotFoundError
+from gateway.api.keys import CALLER, LOG, REQUEST_ID, ROUTES, SHARES, Told
+from gateway.core.errors import InvalidChangeError, MalformedError, NotFoundError
 from gateway.core.share import Share
 
 if TYPE_CHECKING:
-    from gateway.core.ports import ShareStatus
+    from gateway.core.ports import ShareStatus, ShareStore
 
 
 class ShareChange(BaseModel):
@@ -32,36 +32,54 @@ class ShareChange(BaseModel):
 def routes() -> list[web.AbstractRouteDef]:
     return [
         web.get("/v1/shares", index),
+        web.get("/v1/shares/{queue}/{share}", show),
         web.patch("/v1/shares/{queue}/{share}", change),
     ]
 
 
 async def index(request: web.Request) -> web.Response:
-    """Every share with a backlog, by name."""
+    """Every share with a backlog, and those that are paused or that operators have set something for, by name."""
     found = [status for store in request.app[SHARES].values() for status in await store.shares()]
     items = [_encode(status) for status in sorted(found, key=lambda one: (one.share.queue, one.share.name))]
     return web.json_response({"items": items, "nextCursor": None})
 
 
+async def show(request: web.Request) -> web.Response:
+    """One share, also one with nothing queued."""
+    share, store = _of(request)
+    return web.json_response(_encode(await store.share(share)))
+
+
 async def change(request: web.Request) -> web.Response:
     """Change rate, burst, weight, maxQueued or pause of one share, at once for every replica."""
-    try:
-        upstream, queue = request.app[ROUTES].resolve(request.match_info["queue"])
-    except ValueError as error:
-        raise NotFoundError(f"The queue {error}.") from error
-    share = Share(queue, request.match_info["share"])
-    request[Told.KEY].share = str(share)
+    share, store = _of(request)
     body = parse_json(await request.read(), request.content_type)
     if not isinstance(body, dict):
         raise MalformedError("The body must be a JSON object.")
     try:
         changes = ShareChange.model_validate(body).model_dump(exclude_unset=True, by_alias=True)
     except ValidationError as error:
-        raise InvalidSubmissionError(
-            "The change is not valid; see errors.", findings=pydantic_findings(error)
-        ) from error
-    texts = {name: _text(value) for name, value in changes.items()}
-    return web.json_response(_encode(await request.app[SHARES][upstream.tag].set_share(share, texts)))
+        raise InvalidChangeError("The change is not valid; see errors.", findings=pydantic_findings(error)) from error
+    changed = await store.set_share(share, {name: _text(value) for name, value in changes.items()})
+    request.app[LOG].info(
+        "share_changed",
+        request_id=request[REQUEST_ID],
+        principal=request[CALLER].name,
+        share=str(share),
+        changes=changes,
+    )
+    return web.json_response(_encode(changed))
+
+
+def _of(request: web.Request) -> tuple[Share, ShareStore]:
+    """The share that the path names, and the store that has it. Raises NotFoundError."""
+    try:
+        upstream, queue = request.app[ROUTES].resolve(request.match_info["queue"])
+    except ValueError as error:
+        raise NotFoundError(f"The queue {error}.") from error
+    share = Share(queue, request.match_info["share"])
+    request[Told.KEY].share = str(share)
+    return share, request.app[SHARES][upstream.tag]
 
 
 def _text(value: object) -> str | None:

@@ -43,6 +43,8 @@ async def submit(request: web.Request) -> web.Response:
     """202 while it is queued, 200 once it is final; `Prefer: wait=N` holds the answer back until then."""
     if request.query.get("dryRun", "false") != "false":  # who wants a check only must not get a job
         raise MalformedError("The query parameter dryRun is not built yet.")
+    if "Deadline" in request.headers:  # who has one must not be forwarded after it
+        raise MalformedError("The header Deadline is not built yet.")
     wait_seconds = preferred_wait(request)
     header_token = idempotency_key(request)
     body = parse_json(await request.read(), request.content_type)
@@ -86,10 +88,12 @@ def preferred_wait(request: web.Request) -> float:
 
 def idempotency_key(request: web.Request) -> str | None:
     """The header's value, bare or quoted as a structured field's string. Raises MalformedError."""
-    value = request.headers.get("Idempotency-Key")
-    if value is None:
+    values = set(request.headers.getall("Idempotency-Key", []))
+    if not values:
         return None
-    value = value.strip()
+    if len(values) > 1:
+        raise MalformedError("The header Idempotency-Key is there twice, with different values.")
+    value = values.pop().strip()
     if value.startswith('"'):
         if not value.endswith('"') or len(value) < len('""') + 1:
             raise MalformedError("The header Idempotency-Key has an opening quote and no closing one, or is empty.")

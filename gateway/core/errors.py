@@ -64,6 +64,10 @@ class InvalidSubmissionError(GatewayError):
     """The submission breaks Batch's or SageMaker's rules."""
 
 
+class InvalidChangeError(GatewayError):
+    """What shall be changed is not as it must be."""
+
+
 class NotFoundError(GatewayError):
     """There is no such thing here."""
 

@@ -36,6 +36,11 @@ class Keys:
         return self.root + "backlog"
 
     @property
+    def marked(self) -> str:
+        """Set of shares that are paused or that operators have set something for."""
+        return self.root + "marked"
+
+    @property
     def queues(self) -> str:
         """Hash of queues: how many of their shares have a backlog."""
         return self.root + "queues"

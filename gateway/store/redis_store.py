@@ -182,6 +182,7 @@ class RedisStore:
                     keys.share(share),
                     keys.ready(share),
                     keys.job(report.job_id or "-"),
+                    keys.marked,
                 ],
                 [
                     submission.submission_id,
@@ -226,17 +227,23 @@ class RedisStore:
         with store_errors():
             await self._scripts.share.run(
                 self._client,
-                [keys.share(share), keys.ready(share), keys.active, keys.upstream, keys.backlog],
+                [keys.share(share), keys.ready(share), keys.active, keys.upstream, keys.backlog, keys.marked],
                 [str(share), keys.wake, IDLE_SHARE_MS, *fields],
             )
             return await self._share_status(share, await self._now())
 
     async def shares(self) -> list[ShareStatus]:
-        """Every share with a backlog."""
+        """Every share with a backlog, and those that are paused or overridden."""
         with store_errors():
             now = await self._now()
-            names = await self._client.zrange(self._keys.backlog, 0, -1)
-            return list(await asyncio.gather(*(self._share_status(Share.parse(name.decode()), now) for name in names)))
+            names = {*await self._client.zrange(self._keys.backlog, 0, -1)}
+            names |= await self._client.smembers(self._keys.marked)
+            shares = [Share.parse(name.decode()) for name in sorted(names)]
+            return list(await asyncio.gather(*(self._share_status(share, now) for share in shares)))
+
+    async def share(self, share: Share) -> ShareStatus:
+        with store_errors():
+            return await self._share_status(share, await self._now())
 
     async def snapshot(self) -> Snapshot:
         """What forecasts rest on."""

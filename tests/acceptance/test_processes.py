@@ -170,8 +170,9 @@ async def test_a_draining_gateway_is_unready_first_and_still_serves(
 ) -> None:
     emulator = Emulator(FAST)
     async with emulator.serving() as endpoint:
-        config = settings(store_url=valkey.url, endpoint_url=endpoint, prefix=prefix).replace(
-            "unready_seconds = 0", "unready_seconds = 2"
+        config = settings(store_url=valkey.url, endpoint_url=endpoint, prefix=prefix)
+        config = config.replace("drain_seconds = 10", "drain_seconds = 60").replace(
+            "unready_seconds = 0", "unready_seconds = 30"
         )
         with gateway_process(tmp_path, config) as gateway:
             async with aiohttp.ClientSession(gateway.url) as http:
@@ -182,7 +183,9 @@ async def test_a_draining_gateway_is_unready_first_and_still_serves(
                 async with http.get("/readyz") as ready:
                     assert ready.status == 503
                 assert (await post(gateway))["state"] == "queued"
+            gateway.process.send_signal(signal.SIGTERM)  # a second one: nobody asks for requests any more
             assert await asyncio.to_thread(gateway.process.wait, 15) == 0
+            assert gateway.event("stopped")["seconds"] < 20
 
 
 async def test_batch_being_down_stops_no_acceptance_and_charges_nobody(

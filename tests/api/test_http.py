@@ -34,7 +34,7 @@ async def test_an_unknown_path_is_a_problem(gateway: InProcessGateway, path: str
         ("GET", "/v1/submissions", "POST"),
         ("DELETE", "/v1/submissions/fb8b5596-d40f-8a2b-8937-a9c8da8f26ae", "GET, HEAD"),
         ("OPTIONS", "/v1/shares", "GET, HEAD"),
-        ("GET", "/v1/shares/training/vision", "PATCH"),
+        ("POST", "/v1/shares/training/vision", "GET, HEAD, PATCH"),
         ("POST", "/livez", "GET, HEAD"),
         ("TRACE", "/openapi.yaml", "GET, HEAD"),
     ],

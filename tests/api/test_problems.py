@@ -47,6 +47,7 @@ EXAMPLES: dict[type[GatewayError], GatewayError] = {
     errors.TooManySharesError: errors.TooManySharesError(LIMITS),
     errors.BacklogFullError: errors.BacklogFullError(LIMITS),
     errors.InvalidSubmissionError: errors.InvalidSubmissionError("d", findings=FINDINGS),
+    errors.InvalidChangeError: errors.InvalidChangeError("d", findings=FINDINGS),
 }
 # A name for what three of them have in common; nobody raises it.
 ABSTRACT = {errors.RefusedError}

@@ -96,7 +96,7 @@ async def test_a_queue_that_is_not_ours_is_404(gateway: InProcessGateway, path: 
 async def test_all_that_is_wrong_in_a_change_is_said_at_once_and_nothing_is_changed(gateway: InProcessGateway) -> None:
     body = {"rate": -1, "burst": 1.5, "weight": 0, "maxQueued": "5", "paused": "yes", "more": 1}
     answer = await change(gateway, body)
-    assert answer.kind == (422, "invalid-submission")
+    assert answer.kind == (422, "invalid-change")
     assert sorted(answer.pointers) == ["/burst", "/maxQueued", "/more", "/paused", "/rate", "/weight"]
     assert (await change(gateway, {})).json["overrides"] == {}
 
@@ -113,3 +113,13 @@ async def test_a_change_says_in_the_log_which_share_it_was(gateway: InProcessGat
     await change(gateway, {"paused": True})
     (line,) = gateway.lines_of("request")
     assert (line["method"], line["share"]) == ("PATCH", "training/vision")
+
+
+async def test_a_paused_share_is_shown_though_nothing_is_queued(gateway: InProcessGateway) -> None:
+    path = "/v1/shares/training/vision"
+    assert (await gateway.get(path)).json["paused"] is False
+    await change(gateway, {"paused": True})
+    assert [one["paused"] for one in (await shares(gateway)).values()] == [True]
+    assert (await gateway.get(path)).json["paused"] is True
+    await change(gateway, {"paused": False})
+    assert await shares(gateway) == {}

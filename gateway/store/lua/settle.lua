@@ -12,6 +12,7 @@
 --       9 hash    the share: tags, rate, overrides
 --       10 zset   the share's ready submissions, by place
 --       11 string  the submission that Batch's job id stands for (unused without one)
+--       12 set    shares that are paused or overridden
 -- ARGV  1 id  2 lease number  3 verdict: forwarded, retry, reject, unknown  4 outcome (a word for the attempt)
 --       5 charged (1 or 0)  6 proved that the call made no job (1 or 0)  7 delay (ms)
 --       8 signal: none, answered, throttled, failed, unreachable, credentials, denied  9 wait that Batch told (ms)
@@ -60,6 +61,7 @@ local was_held = record.hold and redis.call('HEXISTS', KEYS[8], record.hold) == 
 redis.call('ZCARD', KEYS[4])
 redis.call('ZCARD', KEYS[5])
 redis.call('ZCARD', KEYS[10])
+redis.call('SCARD', KEYS[12])
 if job_id ~= '' then
   redis.call('EXISTS', KEYS[11])
 end
@@ -284,6 +286,7 @@ elseif was_held and signal == 'answered' then
 end
 if pause then
   redis.call('HSET', KEYS[9], 'paused', '1', 'paused_because', 'rejections: ' .. code)
+  redis.call('SADD', KEYS[12], record.share)
   redis.call('ZREM', KEYS[3], record.share)
   told.paused = true
 end

@@ -6,6 +6,7 @@
 --       3 zset  active shares, by start tag
 --       4 hash  the upstream: counters, virtual time, pace
 --       5 zset  shares with a backlog, by how many are queued
+--       6 set   shares that are paused or overridden
 -- ARGV  1 share  2 channel to wake forwarders  3 time that an idle share is remembered (ms)
 --       4.. field and value in turn; an empty value resets the field
 -- Returns {'set'}  written
@@ -19,6 +20,7 @@ local ready = redis.call('ZCARD', KEYS[2])
 local active = redis.call('ZSCORE', KEYS[3], share)
 local virtual = tonumber(redis.call('HGET', KEYS[4], 'virtual') or 0)
 local backlog = redis.call('ZSCORE', KEYS[5], share)
+redis.call('SCARD', KEYS[6])
 local fields = { paused = stored[2] or '' }
 for position, name in ipairs(OVERRIDES) do
   fields[name] = stored[position + 3] or ''
@@ -61,6 +63,11 @@ else
     redis.call('ZADD', KEYS[3], exact(math.max(virtual, finish)), share)
     redis.call('PUBLISH', channel, share)
   end
+end
+if overridden or fields.paused == '1' then
+  redis.call('SADD', KEYS[6], share)
+else
+  redis.call('SREM', KEYS[6], share)
 end
 if overridden or fields.paused == '1' or backlog then
   redis.call('PERSIST', KEYS[1])

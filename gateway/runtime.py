@@ -23,11 +23,12 @@ from gateway.core.pace import PaceRules
 from gateway.core.share import ShareLimits, ShareRule, ShareRules
 from gateway.core.status import StatusReport
 from gateway.core.upstream import Routes, Upstream
+from gateway.store.bounds import StoreBounds
 from gateway.store.connection import connect
 from gateway.store.durability import StoreWatch
 from gateway.store.hints import Hints
 from gateway.store.keys import Keys
-from gateway.store.redis_store import RedisStore, StoreBounds
+from gateway.store.redis_store import RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,8 +20,9 @@ from gateway import events
 from gateway.core.identity import upstream_tag
 from gateway.core.pace import PaceRules
 from gateway.events import COMMON, EVENTS
+from gateway.store.bounds import StoreBounds
 from gateway.store.keys import Keys
-from gateway.store.redis_store import RedisStore, StoreBounds
+from gateway.store.redis_store import RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -53,8 +53,8 @@ def _moment(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-def unpack(submission_id: SubmissionId, value: bytes, position: int | None = None) -> Submission:
-    """The submission of a stored value; `position` counts from 1 within its share."""
+def unpack(submission_id: SubmissionId, value: bytes) -> Submission:
+    """The submission of a stored value, without its position, which the value does not tell."""
     unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
     unpacker.feed(value)
     changing = unpacker.unpack()
@@ -89,7 +89,6 @@ def unpack(submission_id: SubmissionId, value: bytes, position: int | None = Non
         error=Failure(code=error["code"], message=error["message"]) if error else None,
         warnings=tuple(Finding(pointer=pointer, detail=detail) for pointer, detail in identity.get("warnings", ())),
         traceparent=identity.get("trace"),
-        position=position,
         request=value[request_at:],
     )
 

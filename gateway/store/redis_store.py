@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from gateway.core.attempt import Leased, Report
-from gateway.core.errors import (
-    BacklogFullError,
-    Limit,
-    NotAcceptingError,
-    RateLimitedError,
-    StoreUnavailableError,
-    TooManySharesError,
-)
+from gateway.core.errors import StoreUnavailableError
 from gateway.core.identity import SubmissionId
 from gateway.core.ports import Admission, Settlement, ShareStatus, Wait
 from gateway.core.share import Share
 from gateway.core.submission import State
+from gateway.store.admission import MOST_AT_ONCE, AdmissionFlush
 from gateway.store.connection import store_errors
-from gateway.store.records import hold_of, lease_fields, pack_identity, standing, unpack
+from gateway.store.group_commit import GroupCommit
+from gateway.store.records import lease_fields, standing, unpack
 from gateway.store.scripts import Scripts
 from gateway.store.snapshot import take_snapshot
 
@@ -35,6 +30,7 @@ if TYPE_CHECKING:
     from gateway.core.pace import PaceRules
     from gateway.core.share import ShareLimits
     from gateway.core.submission import NewSubmission, Submission
+    from gateway.store.bounds import StoreBounds
     from gateway.store.keys import Keys
 
 # Bounds of one script's work: a few hundred microseconds, whatever the backlog.
@@ -48,20 +44,6 @@ IDLE_SHARE_MS = 7 * 24 * 3600 * 1000
 LEASE_ROUNDS = 20
 
 OVERRIDES = {"rate": "o_rate", "burst": "o_burst", "weight": "o_weight", "maxQueued": "o_max_queued"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreBounds:
-    """What the store takes and how long it keeps it: counts in submissions, sizes in bytes, times in seconds."""
-
-    max_queued: int = 1_000_000
-    max_queued_bytes: int = 4_000_000_000
-    max_shares_per_queue: int = 500
-    retention_seconds: float = 604_800
-    alias_retention_seconds: float = 2_592_000
-    lease_seconds: float = 60
-    max_attempts: int = 10
-    attempt_window_seconds: float = 600
 
 
 class RedisStore:
@@ -84,51 +66,21 @@ class RedisStore:
         self._bounds = bounds
         self._promise = promise
         self._scripts = Scripts()
+        self._admissions = GroupCommit(
+            AdmissionFlush(client, keys, self._scripts, bounds=bounds, rate=pace.rate), most=MOST_AT_ONCE
+        )
 
     async def admit(self, new: NewSubmission, limits: ShareLimits) -> Admission:
+        """Accepted together with what else arrives now; raises as AdmissionStore says."""
         broken = self._promise()
         if broken:
             raise StoreUnavailableError(" ".join(broken))
-        keys, bounds = self._keys, self._bounds
-        with store_errors():
-            verdict, *rest = await self._scripts.admit.run(
-                self._client,
-                [
-                    keys.record(new.submission_id),
-                    keys.upstream,
-                    keys.share(new.share),
-                    keys.ready(new.share),
-                    keys.active,
-                    keys.backlog,
-                    keys.queues,
-                ],
-                [
-                    new.submission_id,
-                    str(new.share),
-                    new.share.queue,
-                    new.priority,
-                    limits.weight,
-                    limits.rate,
-                    limits.burst,
-                    limits.max_queued,
-                    bounds.max_queued,
-                    bounds.max_queued_bytes,
-                    bounds.max_shares_per_queue,
-                    pack_identity(new),
-                    new.request,
-                    hold_of(new),
-                    keys.wake,
-                ],
-            )
-        if verdict == b"refused":
-            raise await self._refusal(rest)
-        value, rank, *remaining = rest
-        submission = unpack(new.submission_id, value, rank + 1 if rank >= 0 else None)
-        known = verdict == b"known"
-        if known and submission.state is State.QUEUED and (rank < 0 or submission.share != new.share):
-            submission = await self.get(new.submission_id) or submission  # it stands in no line, or in another share's
-        left = remaining[0] if remaining and remaining[0] >= 0 else None
-        return Admission(submission=submission, known=known, remaining=left)
+        admission = await self._admissions.add((new, limits))
+        submission = admission.submission
+        if admission.known and submission.state is State.QUEUED and submission.position is None:
+            # it stands in no line now, or in another share's
+            submission = await self.get(new.submission_id) or submission
+        return replace(admission, submission=submission)
 
     async def get(self, submission_id: SubmissionId) -> Submission | None:
         if not submission_id.startswith(self._keys.tag):
@@ -291,26 +243,6 @@ class RedisStore:
                 [keys.root, RECLAIM_AT_ONCE],
             )
         return answer
-
-    async def _refusal(self, rows: list[list[bytes]]) -> Exception:
-        limits = []
-        for name, quota, window_ms, wait_ms in rows:
-            if name == b"not-accepting":
-                return NotAcceptingError("Submissions for this upstream are switched off by an operator.")
-            wait = int(wait_ms) / 1000
-            limits.append(
-                Limit(
-                    name=name.decode(),
-                    quota=int(quota),
-                    window_seconds=int(window_ms) / 1000,
-                    # a backlog has room again when Batch has taken one more
-                    retry_after_seconds=wait if wait >= 0 else 1 / self._pace.rate,
-                )
-            )
-        names = {limit.name for limit in limits}
-        if "share-rate" in names:
-            return RateLimitedError(limits)
-        return TooManySharesError(limits) if "queue-shares" in names else BacklogFullError(limits)
 
     async def _now(self) -> float:
         """The store's time, in seconds."""

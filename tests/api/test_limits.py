@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.pace import PaceRules
 from gateway.core.share import ShareLimits, ShareRule
-from gateway.store.redis_store import StoreBounds
+from gateway.store.bounds import StoreBounds
 from tests.contract.in_process import in_process_gateway
 from tests.examples import submission
 
@@ -76,7 +76,7 @@ async def test_every_limit_that_refuses_is_named(client: Redis, prefix: str) -> 
         client, prefix, rules=rule(rate=0.01, burst=1, max_queued=1), bounds=StoreBounds(max_queued=1)
     ) as gateway:
         await gateway.post()
-        gateway.store._bounds = bounds
+        gateway.store._admissions._flush._bounds = bounds  # type: ignore[attr-defined]
         answer = await gateway.post()
         assert answer.kind == (429, "rate-limited")
         assert [one["name"] for one in answer.json["limits"]] == [

@@ -27,9 +27,10 @@ from gateway.core.intake import Intake
 from gateway.core.pace import PaceRules
 from gateway.core.share import ShareRules
 from gateway.core.upstream import Routes, Upstream
+from gateway.store.bounds import StoreBounds
 from gateway.store.hints import Hints
 from gateway.store.keys import Keys
-from gateway.store.redis_store import RedisStore, StoreBounds
+from gateway.store.redis_store import RedisStore
 from tests.contract.document import contract
 from tests.examples import ACCOUNT, REGION, submission
 

@@ -16,10 +16,11 @@ from gateway.core.identity import ClientToken, fingerprint, submission_id
 from gateway.core.pace import PaceRules
 from gateway.core.share import Share, ShareLimits
 from gateway.core.submission import NewSubmission, State, Submission
+from gateway.store.bounds import StoreBounds
 from gateway.store.connection import connect
 from gateway.store.hints import Hints
 from gateway.store.keys import Keys
-from gateway.store.redis_store import RedisStore, StoreBounds
+from gateway.store.redis_store import RedisStore
 from tests.conftest import eventually
 from tests.core.fakes import MADE, ListLog, ScriptedBatch
 from tests.servers import running, valkey_binary

@@ -7,11 +7,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from gateway.core.attempt import Leased
+from gateway.core.errors import RateLimitedError
 from gateway.core.pace import PaceRules
+from gateway.core.ports import Admission
 from gateway.core.share import ShareLimits
+from gateway.store.bounds import StoreBounds
 from gateway.store.connection import connect
 from gateway.store.keys import Keys
-from gateway.store.redis_store import RedisStore, StoreBounds
+from gateway.store.redis_store import RedisStore
 from tests.store.world import TAG, World, forwarded, new_submission
 
 if TYPE_CHECKING:
@@ -71,3 +74,14 @@ async def test_settling_twice_at_once_counts_once(world: World) -> None:
     assert Counter(settlement.verdict for settlement in settlements) == {"settled": 1, "stale": 19}
     pace = await world.store.pace()
     assert (pace["queued"], pace["forwarded"]) == (1, 1)
+
+
+async def test_what_arrives_together_is_one_script_and_each_has_its_own_verdict(world: World) -> None:
+    limits = ShareLimits(rate=1, burst=3)
+    answers = await asyncio.gather(
+        *(world.admit(token, limits) for token in ("a", "b", "a", "c", "d", "b")), return_exceptions=True
+    )
+    told = [answer.known if isinstance(answer, Admission) else type(answer) for answer in answers]
+    assert told == [False, False, True, False, RateLimitedError, True]
+    queued = [answer.submission for answer in answers if isinstance(answer, Admission)]
+    assert {one.client_token: one.position for one in queued} == {"a": 1, "b": 2, "c": 3}

@@ -15,8 +15,8 @@ from gateway.core.pace import PaceRules
 from gateway.core.ports import Wait
 from gateway.core.share import Share
 from gateway.core.submission import Failure
+from gateway.store.bounds import StoreBounds
 from gateway.store.connection import connect
-from gateway.store.redis_store import StoreBounds
 from tests.store.world import World, examples
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from gateway.core.errors import (
     TooManySharesError,
 )
 from gateway.core.share import Share, ShareLimits
-from gateway.store.redis_store import RedisStore, StoreBounds
+from gateway.store.bounds import StoreBounds
+from gateway.store.redis_store import RedisStore
 from tests.store.world import CREDENTIALS, DENIED, NOT_SENT, World, forwarded, new_submission, throttled, transient
 
 if TYPE_CHECKING:

@@ -42,6 +42,10 @@ class Contract:
         assert [int(number.rstrip(".")) for number in numbers] == list(range(1, len(numbers) + 1))
         return numbers
 
+    def each(self, section: str) -> int:
+        """How many rows or words with a + there are: what comes again for each submission of a call."""
+        return len(re.findall(r"(?:^ *|  )\+ \w", self.sections[section], re.MULTILINE))
+
     @property
     def verdicts(self) -> dict[str, bool]:
         """Whether anything was written, by verdict."""
@@ -117,6 +121,13 @@ def test_a_header_counts_the_keys_and_arguments_that_the_script_uses(name: str) 
         assert f"for position = {len(fixed) + 1}, #ARGV" in command.body
 
 
+def test_the_header_of_admit_counts_what_comes_again_for_each_submission() -> None:
+    command = contract("admit")
+    (counts,) = re.findall(r"= (\d+), (\d+), (\d+), (\d+)$", command.body, re.MULTILINE)
+    told = len(command.key_types), len(command.args), command.each("KEYS"), command.each("ARGV")
+    assert tuple(map(int, counts)) == told
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_header_names_every_verdict_that_the_script_returns(name: str) -> None:
     command = contract(name)
@@ -142,7 +153,9 @@ async def test_a_command_is_sent_whole_where_the_server_has_forgotten_it(name: s
 async def walk(world: World, recorder: Recorder) -> None:
     """A life that calls every command; by the server's own time, for the digests are those of the product's scripts."""
     store = world.another_store(recorder)  # type: ignore[arg-type]
-    store._scripts = Scripts()
+    plain = Scripts()
+    for name in NAMES:
+        setattr(store._scripts, name, getattr(plain, name))
     outer, world.store = world.store, store
     share = Share("training", "vision")
     await world.queue(3)
@@ -169,13 +182,15 @@ async def test_callers_pass_as_many_keys_and_arguments_as_the_headers_count(any_
     assert {name for name, _, _ in called} == set(NAMES)
     for name, keys, args in called:
         command = contract(name)
-        assert len(keys) == len(command.key_types), name
+        each = command.each("KEYS")
+        submissions = (len(keys) - len(command.key_types)) // each if each else 0
+        assert len(keys) == len(command.key_types) + submissions * each, name
         if command.args[-1].endswith(".."):
             fixed = len(command.args) - 1
             assert len(args) > fixed, name
             assert (len(args) - fixed) % 2 == 0, name
         else:
-            assert len(args) == len(command.args), name
+            assert len(args) == len(command.args) + submissions * command.each("ARGV"), name
 
 
 async def test_keys_hold_what_the_headers_say(any_world: World) -> None:
@@ -189,7 +204,9 @@ async def test_keys_hold_what_the_headers_say(any_world: World) -> None:
             if kind != "none":
                 seen.setdefault((digests[digest], position), set()).add(kind)
     for (name, position), kinds in seen.items():
-        assert kinds == {contract(name).key_types[position]}, (name, position + 1)
+        command = contract(name)
+        types = command.key_types + re.findall(r"^ *\+ (\w+) {2,}", command.sections["KEYS"], re.MULTILINE)
+        assert kinds == {types[position]}, (name, position + 1)
     assert len(seen) > 20  # most keys hold something at the end of this walk
 
 

@@ -12,7 +12,7 @@ import pytest
 from gateway.core.attempt import Report, Verdict
 from gateway.core.share import Share
 from gateway.core.submission import Failure, State
-from gateway.store.redis_store import StoreBounds
+from gateway.store.bounds import StoreBounds
 from gateway.store.scripts import script_text
 from tests.store.world import GIVEN_BACK, World, forwarded, refused, throttled, transient, unclear
 

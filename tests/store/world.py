@@ -21,8 +21,9 @@ from gateway.core.pace import PaceRules
 from gateway.core.ports import Settlement, Wait
 from gateway.core.share import Share, ShareLimits
 from gateway.core.submission import Failure, NewSubmission
+from gateway.store.bounds import StoreBounds
 from gateway.store.keys import Keys
-from gateway.store.redis_store import RedisStore, StoreBounds
+from gateway.store.redis_store import RedisStore
 from gateway.store.scripts import NAMES, Script, script_text
 
 if TYPE_CHECKING:

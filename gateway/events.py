@@ -57,6 +57,8 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "submission_id": "the submission that it was about",
             "share": "queue/share",
             "replayed": "true for a repeated token",
+            "items": "submissions in a batch",
+            "accepted": "those of a batch that are in the store now",
         },
     ),
     "forward": (

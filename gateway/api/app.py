@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.api import docs, health, keys, shares, submissions
+from gateway.api import batches, docs, health, keys, shares, submissions
 from gateway.api.middleware import middlewares
 
 if TYPE_CHECKING:
@@ -44,6 +44,6 @@ def make_app(
     app[keys.LOG] = log
     app[keys.MISSING] = missing
     app[keys.MAX_REQUESTS] = MAX_REQUESTS
-    for module in (submissions, shares, health, docs):
+    for module in (submissions, batches, shares, health, docs):
         app.add_routes(module.routes())
     return app

@@ -221,7 +221,7 @@ def encode(submission: Submission) -> dict[str, Any]:
         "attempts": [
             {"at": timestamp(one.at), "outcome": one.outcome, "error": one.error} for one in submission.attempts
         ],
-        "warnings": [{"pointer": one.pointer, "detail": one.detail} for one in submission.warnings],
+        "warnings": encode_findings(submission.warnings),
     }
     if submission.share_kind:
         body[submission.share_kind] = submission.share.name
@@ -236,6 +236,10 @@ def encode(submission: Submission) -> dict[str, Any]:
         body["position"] = submission.position
         body["estimatedForwardAt"] = timestamp(expected) if expected else None
     return body
+
+
+def encode_findings(findings: Sequence[Finding]) -> list[dict[str, str]]:
+    return [{"pointer": one.pointer, "detail": one.detail} for one in findings]
 
 
 def timestamp(moment: datetime) -> str:

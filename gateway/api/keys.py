@@ -28,6 +28,8 @@ class Told:
     submission_id: str | None = None
     share: str | None = None
     replayed: bool | None = None
+    items: int | None = None
+    accepted: int | None = None
 
 
 Told.KEY = web.RequestKey("told", Told)

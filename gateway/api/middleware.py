@@ -116,4 +116,6 @@ def _write_line(request: web.Request, told: Told, status: int, began: float) -> 
         submission_id=told.submission_id,
         share=told.share,
         replayed=told.replayed,
+        items=told.items,
+        accepted=told.accepted,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.api.codec import encode_findings
 from gateway.core import errors
 
 CONTENT_TYPE = "application/problem+json"
@@ -41,7 +42,7 @@ def problem_of(error: errors.GatewayError) -> dict[str, Any]:
     if error.detail:
         body["detail"] = error.detail
     if error.findings:
-        body["errors"] = [{"pointer": one.pointer, "detail": one.detail} for one in error.findings]
+        body["errors"] = encode_findings(error.findings)
     match error:
         case errors.TokenReusedError():
             body["members"] = list(error.members)
@@ -49,7 +50,7 @@ def problem_of(error: errors.GatewayError) -> dict[str, Any]:
             body["submissionId"] = error.submission.submission_id
         case errors.RefusedError():
             body["limits"] = [
-                {"name": one.name, "quota": one.quota, "retryAfterSeconds": _whole(one.retry_after_seconds)}
+                {"name": one.name, "quota": one.quota, "retryAfterSeconds": whole_seconds(one.retry_after_seconds)}
                 for one in error.limits
             ]
         case errors.StoreUnavailableError() if error.submission_id:
@@ -83,15 +84,15 @@ def of_framework(error: web.HTTPException) -> errors.GatewayError | None:
 def _headers(error: errors.GatewayError) -> dict[str, str]:
     headers = {}
     if error.retry_after_seconds is not None:
-        headers["Retry-After"] = str(_whole(error.retry_after_seconds))
+        headers["Retry-After"] = str(whole_seconds(error.retry_after_seconds))
     if isinstance(error, errors.RefusedError):
         rates = [limit for limit in error.limits if limit.window_seconds]
         if rates:  # draft-ietf-httpapi-ratelimit-headers: names are quoted, q and r are counts, w and t are seconds
             headers["RateLimit-Policy"] = ", ".join(
-                f'"{one.name}";q={one.quota};w={_whole(one.window_seconds)}' for one in rates
+                f'"{one.name}";q={one.quota};w={whole_seconds(one.window_seconds)}' for one in rates
             )
             headers["RateLimit"] = ", ".join(
-                f'"{one.name}";r={one.remaining};t={_whole(one.retry_after_seconds)}' for one in rates
+                f'"{one.name}";r={one.remaining};t={whole_seconds(one.retry_after_seconds)}' for one in rates
             )
     if isinstance(error, errors.DuplicateRequestError):
         headers["Location"] = f"/v1/submissions/{error.submission.submission_id}"
@@ -108,6 +109,6 @@ def _title(error: errors.GatewayError) -> str:
     return (type(error).__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 
-def _whole(seconds: float) -> int:
+def whole_seconds(seconds: float) -> int:
     """Whole seconds, rounded up: who waits so long is not refused again for the same reason."""
     return max(1, math.ceil(seconds - 1e-9))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from aiohttp import web
 
-from gateway.api.codec import encode, parse_json
+from gateway.api.codec import encode, encode_findings, parse_json
 from gateway.api.keys import CALLER, DECODER, INTAKE, TRACEPARENT, Told
 from gateway.core.errors import (
     DuplicateRequestError,
@@ -41,14 +41,14 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def submit(request: web.Request) -> web.Response:
     """202 while it is queued, 200 once it is final; `Prefer: wait=N` holds the answer back until then."""
-    if request.query.get("dryRun", "false") != "false":  # who wants a check only must not get a job
-        raise MalformedError("The query parameter dryRun is not built yet.")
     if "Deadline" in request.headers:  # who has one must not be forwarded after it
         raise MalformedError("The header Deadline is not built yet.")
     wait_seconds = preferred_wait(request)
     header_token = idempotency_key(request)
     body = parse_json(await request.read(), request.content_type)
     asked = request.app[DECODER].request(body, header_token)
+    if _dry_run(request):
+        return await _checked(request, asked)
     accepted = await _accept(request, asked)
     submission = accepted.submission
     if wait_seconds and submission.state is State.QUEUED:
@@ -101,6 +101,23 @@ def idempotency_key(request: web.Request) -> str | None:
     if not 1 <= len(value) <= MAX_TOKEN_CHARACTERS or not value.isprintable():
         raise MalformedError(f"The header Idempotency-Key must hold 1 to {MAX_TOKEN_CHARACTERS} printable characters.")
     return value
+
+
+def _dry_run(request: web.Request) -> bool:
+    """Who wants a check only must not get a job: a value that is neither true nor false is an error."""
+    value = request.query.get("dryRun", "false")
+    if value not in ("true", "false"):
+        raise MalformedError("The query parameter dryRun must be true or false.")
+    return value == "true"
+
+
+async def _checked(request: web.Request, asked: SubmissionRequest) -> web.Response:
+    request[Told.KEY].share = str(asked.share)
+    new = await request.app[INTAKE].check(asked, request[CALLER])
+    body: dict[str, Any] = {"dryRun": True, "warnings": encode_findings(new.warnings)}
+    if not new.token_generated:  # without a token of the caller's it will be another one
+        body["submissionId"], body["clientToken"] = new.submission_id, new.client_token
+    return web.json_response(body)
 
 
 async def _accept(request: web.Request, asked: SubmissionRequest) -> Accepted:

@@ -109,6 +109,18 @@ class Intake:
                 raise DuplicateRequestError(submission)
         return Accepted(submission=submission, replayed=admission.known, remaining=admission.remaining)
 
+    async def check(self, request: SubmissionRequest, caller: Caller) -> NewSubmission:
+        """All that `submit` checks but the limits, which say nothing of later; nothing is written.
+
+        Raises what `submit` raises, but no refusals.
+        """
+        upstream, _ = self._routes.resolve(request.members["jobQueue"])
+        new = self._prepared(request, upstream, caller, None)
+        known = await self._stores[upstream.tag].get(new.submission_id)
+        if known is not None and known.fingerprint.total != new.fingerprint.total:
+            raise TokenReusedError(known.fingerprint.differing(new.fingerprint), known)
+        return new
+
     async def find(self, wanted: SubmissionId, caller: Caller) -> Submission:
         """Raises NotFoundError, for another namespace's submissions too."""
         upstream = self._routes.of(wanted)

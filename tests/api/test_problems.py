@@ -93,7 +93,14 @@ def test_every_title_is_a_sentence_of_its_own() -> None:
 
 
 def test_seconds_are_rounded_up_and_never_zero() -> None:
-    assert [problems._whole(seconds) for seconds in (0, 0.001, 1, 1.0000000001, 1.001, 59.5)] == [1, 1, 1, 1, 2, 60]
+    assert [problems.whole_seconds(seconds) for seconds in (0, 0.001, 1, 1.0000000001, 1.001, 59.5)] == [
+        1,
+        1,
+        1,
+        1,
+        2,
+        60,
+    ]
 
 
 def test_what_the_framework_refuses_is_put_in_our_words() -> None:

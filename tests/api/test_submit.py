@@ -292,13 +292,6 @@ async def test_where_repeats_are_errors_the_first_is_named(client: Redis, prefix
         assert changed.kind == (422, "token-reused")
 
 
-async def test_a_dry_run_is_refused_and_submits_nothing(gateway: InProcessGateway) -> None:
-    answer = await gateway.call("POST", "/v1/submissions?dryRun=true", submission())
-    assert answer.kind == (400, "malformed")
-    assert (await gateway.store.pace())["queued"] == 0
-    assert (await gateway.call("POST", "/v1/submissions?dryRun=false", submission())).status == 202
-
-
 async def test_without_our_tag_callers_have_all_of_batchs_tags(client: Redis, prefix: str) -> None:
     async with in_process_gateway(client, prefix, upstream=replace(UPSTREAM, submission_tag=False)) as gateway:
         tags = {f"t{number}": "v" for number in range(50)}

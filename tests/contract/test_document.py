@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import jsonschema_rs
 import pytest
 
-from gateway.api import docs, health, problems, shares, submissions
+from gateway.api import batches, docs, health, problems, shares, submissions
 from tests.contract.document import UndocumentedError, contract
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def test_each_path_names_its_parameters() -> None:
 
 
 def test_the_routes_and_the_paths_are_the_same() -> None:
-    modules = (submissions, shares, health, docs)
+    modules = (submissions, batches, shares, health, docs)
     definitions = [cast("web.RouteDef", one) for module in modules for one in module.routes()]
     assert {(one.method, one.path) for one in definitions} == {
         (method, path) for method, path, _ in contract().operations()

@@ -1,0 +1,224 @@
+"""A store out of service is one error, in time, and no command is ever repeated for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.exceptions import ResponseError
+
+from gateway.core.errors import StoreUnavailableError
+from gateway.core.share import Share, ShareLimits
+from gateway.store.connection import connect
+from tests.conftest import STORES, eventually
+from tests.store.world import World, forwarded, new_submission
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from tests.servers import StoreServer
+
+VISION = Share("training", "vision")
+
+
+@contextmanager
+def hung(server: StoreServer) -> Iterator[None]:
+    """The process is there, its socket is open, and it answers nothing."""
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+
+@contextmanager
+def unavailable(*, within_seconds: float) -> Iterator[None]:
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailableError):
+        yield
+    assert time.monotonic() - began < within_seconds
+
+
+@pytest.fixture(params=STORES)
+def server(request: pytest.FixtureRequest, start_store: Callable[..., StoreServer]) -> StoreServer:
+    return start_store(kind=request.param)
+
+
+@pytest.fixture
+async def world(server: StoreServer) -> AsyncIterator[World]:
+    async with connect(server.url) as client:
+        yield await World(client).open()
+
+
+async def test_every_command_says_that_the_store_is_away(world: World, server: StoreServer) -> None:
+    await world.queue(2)
+    leased = await world.lease()
+    server.kill()
+    commands: list[Callable[[], Awaitable[object]]] = [
+        lambda: world.admit("new"),
+        lambda: world.store.get(leased.submission.submission_id),
+        world.store.lease,
+        lambda: world.store.settle(leased, forwarded()),
+        lambda: world.store.set_share(VISION, {"paused": "1"}),
+        world.store.shares,
+        world.store.pace,
+    ]
+    for command in commands:
+        with unavailable(within_seconds=1):
+            await command()
+
+
+async def test_a_store_that_is_back_is_used_again(world: World, server: StoreServer) -> None:
+    await world.queue(1)
+    server.kill()
+    with unavailable(within_seconds=1):
+        await world.admit("new")
+    server.start()
+    await world.open()
+    assert not (await world.admit("new")).known  # this server has no file: it has forgotten everything
+
+
+async def test_a_store_that_was_never_there_is_away(start_store: Callable[..., StoreServer]) -> None:
+    server = start_store()
+    server.kill()
+    server.socket.unlink()
+    async with connect(server.url) as client:
+        with unavailable(within_seconds=1):
+            await World(client).store.lease()
+
+
+async def test_a_store_that_hangs_is_away_within_three_seconds(world: World, server: StoreServer) -> None:
+    await world.queue(1)
+    with hung(server):
+        began = time.monotonic()
+        async with connect(server.url) as fresh:
+            commands = [world.store.lease(), World(fresh, prefix=world.prefix).store.lease()]
+            answers = await asyncio.gather(*commands, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [StoreUnavailableError] * 2
+        assert time.monotonic() - began < 3
+    await eventually(lambda: _answers(world))
+
+
+async def _answers(world: World) -> bool:
+    try:
+        await world.store.pace()
+    except StoreUnavailableError:
+        return False
+    return True
+
+
+async def test_a_hundred_callers_of_a_store_that_hangs_all_hear_of_it_in_time(
+    start_store: Callable[..., StoreServer],
+) -> None:
+    """More than there are connections: those who wait for one must not wait for each other's time-outs in turn."""
+    server = start_store()
+    async with connect(server.url) as client:
+        world = await World(client).open()
+        (wanted,) = await world.queue(1)
+        with hung(server):
+            began = time.monotonic()
+            calls = [world.store.get(wanted) for _ in range(100)] + [world.admit() for _ in range(100)]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(answer) for answer in answers} == {StoreUnavailableError}
+            assert time.monotonic() - began < 5
+
+
+async def test_a_command_whose_answer_is_lost_is_not_repeated(start_store: Callable[..., StoreServer]) -> None:
+    """A second lease or settlement would be another one: who asked decides what a lost answer means."""
+    server = start_store()
+    async with connect(server.url) as client:
+        world = await World(client).open()
+        await world.queue(5)
+        await world.passes(seconds=60)
+        await client.script_flush()
+        await world.store.lease()  # each script is known by its digest from here on
+        await world.passes(seconds=1)
+        with hung(server):
+            with unavailable(within_seconds=3):
+                await world.store.lease()
+            with unavailable(within_seconds=3):
+                await world.admit("lost")
+        await eventually(lambda: _answers(world))
+        pace = await world.store.pace()
+        assert pace["leased"] <= 2  # type: ignore[operator]
+        admission = await world.admit("lost")  # a retry finds it, or makes it: one either way
+        assert (await world.store.pace())["queued"] == 6
+        assert admission.submission.submission_id == new_submission("lost").submission_id
+
+
+async def test_a_caller_who_goes_away_leaves_no_answer_for_the_next(world: World) -> None:
+    ids = await world.queue(3)
+    for _ in range(20):
+        task = asyncio.create_task(world.store.get(ids[0]))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for wanted in ids:
+            submission = await world.store.get(wanted)
+            assert submission is not None
+            assert submission.submission_id == wanted
+
+
+async def test_a_store_that_a_script_keeps_busy_is_away(start_store: Callable[..., StoreServer]) -> None:
+    server = start_store("--busy-reply-threshold", "20")
+    async with connect(server.url) as client, connect(server.url) as other:
+        endless = asyncio.create_task(other.eval("while true do end", 0))
+        world = World(client)
+        await eventually(lambda: _is_unavailable(world))
+        await client.script_kill()
+        with pytest.raises(ResponseError):
+            await endless
+        await world.open()
+        await world.queue(1)
+
+
+async def _is_unavailable(world: World) -> bool:
+    try:
+        await world.store.lease()
+    except StoreUnavailableError:
+        return True
+    except ResponseError:  # the clock's key is not set yet: the server still answers
+        return False
+    return False
+
+
+async def test_a_store_without_the_replicas_it_wants_is_away(world: World) -> None:
+    await world.client.config_set("min-replicas-to-write", 1)
+    with unavailable(within_seconds=1):
+        await world.admit()
+
+
+async def test_a_replica_is_no_store(start_store: Callable[..., StoreServer]) -> None:
+    async with connect(start_store("--replicaof", "127.0.0.1 1").url) as client:
+        with unavailable(within_seconds=1):
+            await World(client).store.admit(new_submission(), ShareLimits())
+
+
+async def test_a_replica_that_lost_its_primary_is_away(start_store: Callable[..., StoreServer]) -> None:
+    async with connect(start_store("--replicaof", "127.0.0.1 1").url) as client:
+        await client.config_set("replica-serve-stale-data", "no")
+        with unavailable(within_seconds=1):
+            await World(client).store.get(new_submission().submission_id)
+
+
+async def test_a_bug_is_no_outage(world: World) -> None:
+    await world.client.set(world.keys.active, "not a zset")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await world.store.lease()
+
+
+async def test_errors_show_no_password(start_store: Callable[..., StoreServer]) -> None:
+    server = start_store()
+    async with connect(server.url) as client:
+        await client.config_set("requirepass", "another")
+    for url in (f"unix://:secret@{server.socket}", "redis://user:secret@127.0.0.1:1/0"):
+        async with connect(url) as client:
+            with pytest.raises(StoreUnavailableError) as caught:
+                await World(client).store.lease()
+            assert "secret" not in f"{caught.value} {caught.value.detail}"

@@ -20,6 +20,7 @@ Rooms, from the top; each knows only those below it:
     store           submissions in Redis: a Lua file a command, one hash tag an upstream
     batch           AWS Batch through aiobotocore, and SageMaker's model
     core            what a submission is and what becomes of it; no HTTP, Redis, AWS or environment
+    console         the operators' command line, over HTTP like any caller
     emulator        Batch's service-job API for one machine; stands alone
     events          the log: its pipeline, and the list of all events and fields
 """

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from gateway import events
+from gateway.console.shares import shares
+from gateway.console.submissions import submissions
 from gateway.dev.command import dev_command
 from gateway.emulator.command import emulator_command
 from gateway.settings import Settings, SettingsError, load_settings, without_effect
@@ -113,6 +115,8 @@ def check(config: Path | None, *, as_json: bool) -> None:
 
 main.add_command(dev_command, "dev")
 main.add_command(emulator_command, "emulator")
+main.add_command(shares)
+main.add_command(submissions)
 
 
 def run_loop(work: Coroutine[None, None, None]) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 PREFIX = "GATEWAY_"
-NOT_SETTINGS = frozenset({"GATEWAY_CONFIG"})
+NOT_SETTINGS = frozenset({"GATEWAY_CONFIG", "GATEWAY_URL"})
 # Kubernetes tells each container of the services beside it: of one called `gateway` by GATEWAY_PORT=tcp://10.0.0.7:8080.
 _SERVICE_LINK = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _SERVICE_URL = re.compile(r"(\w+_)?PORT=(tcp|udp|sctp)://.*")

@@ -1,0 +1,121 @@
+"""`gateway shares`: what shares have queued, and what operators set for the whole fleet."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from gateway.console.client import GatewayClient, json_option, url_option
+from gateway.console.tables import duration, table
+
+COLUMNS = ("share", "queued", "oldest", "weight", "set by operators", "")
+NUMBERS = ("queued", "weight")
+
+
+@click.group()
+def shares() -> None:
+    """Shares: their backlog, and what operators set for the whole fleet."""
+
+
+@shares.command("list")
+@url_option
+@json_option
+@click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
+def list_shares(url: str, *, as_json: bool, watch: bool) -> None:
+    """Every share with a backlog."""
+    client = GatewayClient(url=url)
+    if as_json:
+        click.echo(json.dumps(client.call("GET", "v1", "shares")))
+        return
+    console = Console(highlight=False, markup=False)
+    if not watch:
+        items = client.call("GET", "v1", "shares")["items"]
+        console.print(_table(items) if items else "No share has anything queued.")
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        try:
+            while True:
+                live.update(_table(client.call("GET", "v1", "shares")["items"]), refresh=True)
+                time.sleep(1)
+        except KeyboardInterrupt:
+            return
+
+
+@shares.command("set")
+@click.argument("share", metavar="QUEUE/SHARE")
+@click.option("--rate", help="Submissions a second that callers may send; 0: no limit.")
+@click.option("--burst", help="Submissions that may come at once.")
+@click.option("--weight", help="Against the other shares' weights.")
+@click.option("--max-queued", help="Submissions that may wait.")
+@url_option
+@json_option
+def set_share(share: str, url: str, *, as_json: bool, **changes: str | None) -> None:
+    """Set a share's limits over the settings, at once for every replica; `reset` as a value puts the settings' back."""
+    body = {_member(name): _number(name, text) for name, text in changes.items() if text is not None}
+    if not body:
+        raise click.UsageError("Say what to set: --rate, --burst, --weight or --max-queued.")
+    _patch(url, share, body, as_json=as_json)
+
+
+@shares.command()
+@click.argument("share", metavar="QUEUE/SHARE")
+@url_option
+@json_option
+def pause(share: str, url: str, *, as_json: bool) -> None:
+    """Take a share aside: it is accepted, kept and not forwarded."""
+    _patch(url, share, {"paused": True}, as_json=as_json)
+
+
+@shares.command()
+@click.argument("share", metavar="QUEUE/SHARE")
+@url_option
+@json_option
+def resume(share: str, url: str, *, as_json: bool) -> None:
+    """Let a paused share go on, also one that like rejections paused."""
+    _patch(url, share, {"paused": False}, as_json=as_json)
+
+
+def _patch(url: str, share: str, body: dict[str, Any], *, as_json: bool) -> None:
+    queue, slash, name = share.partition("/")
+    if not (queue and slash and name):
+        raise click.BadParameter("is written queue/share, as in training/vision", param_hint="QUEUE/SHARE")
+    changed = GatewayClient(url=url).call("PATCH", "v1", "shares", queue, name, body=body)
+    if as_json:
+        click.echo(json.dumps(changed))
+    else:
+        Console(highlight=False, markup=False).print(_table([changed]))
+
+
+def _table(items: list[dict[str, Any]]) -> Any:
+    return table(COLUMNS, [_row(item) for item in items], numbers=NUMBERS)
+
+
+def _row(item: dict[str, Any]) -> list[str]:
+    overrides = ", ".join(f"{name} {value:g}" for name, value in item["overrides"].items())
+    paused = "paused" + (f" ({item['pausedBecause']})" if item.get("pausedBecause") else "") if item["paused"] else ""
+    return [
+        f"{item['jobQueue']}/{item['share']}",
+        str(item["queued"]),
+        duration(item["oldestSeconds"]),
+        f"{item['weight']:g}",
+        overrides or "-",
+        paused,
+    ]
+
+
+def _member(option: str) -> str:
+    return "maxQueued" if option == "max_queued" else option
+
+
+def _number(option: str, text: str) -> float | None:
+    if text == "reset":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter("must be a number, or reset", param_hint=f"--{option.replace('_', '-')}") from None

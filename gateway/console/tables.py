@@ -1,0 +1,44 @@
+"""Tables for people: plain on a pipe, aligned in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[str] = ()) -> Table:
+    """A table of texts; the columns in `numbers` stand to the right."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    right = set(numbers)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def show(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Iterable[str] = (), empty: str) -> None:
+    """Print the table, or a sentence where it would have no rows."""
+    console = Console(highlight=False, markup=False)
+    console.print(table(columns, rows, numbers=numbers) if rows else empty)
+
+
+MINUTE, HOUR = 60, 3600
+
+
+def duration(seconds: float | None) -> str:
+    """`-`, `12 s`, `3 min 20 s` or `2 h 5 min`."""
+    if seconds is None:
+        return "-"
+    whole = round(seconds)
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE} s"
+    return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"

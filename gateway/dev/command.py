@@ -6,7 +6,6 @@ import asyncio
 import signal
 import time
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -93,11 +92,8 @@ async def _until_signal(plan: Plan) -> None:
 
 
 def _demo(*, as_json: bool) -> int:
-    from gateway.dev.embedded import DevError
-
-    if find_spec("rich") is None:
-        raise DevError("the demo's display is not installed: pip install 'batch-gateway[dev]'")
     from gateway.dev.demo import run_demo
+    from gateway.dev.embedded import DevError
 
     async def until_signal(work: Coroutine[None, None, int]) -> int:
         task = asyncio.ensure_future(work)

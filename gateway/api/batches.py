@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from gateway.api.codec import encode, parse_json, pointer
+from gateway.api.codec import encode, parse_json
 from gateway.api.keys import CALLER, DECODER, INTAKE, TRACEPARENT, Told
 from gateway.api.problems import problem_of, whole_seconds
-from gateway.core.errors import Finding, GatewayError, InvalidSubmissionError, MalformedError, TooLargeError
+from gateway.core.errors import (
+    Finding,
+    GatewayError,
+    InvalidSubmissionError,
+    MalformedError,
+    TooLargeError,
+    json_pointer,
+)
 from gateway.core.submission import State
 
 if TYPE_CHECKING:
@@ -47,7 +54,7 @@ def _items(body: Any) -> list[Any]:
         raise MalformedError("The body must be a JSON object.")
     items = body.get("submissions")
     unknown = [name for name in body if name != "submissions"]
-    findings = [Finding(pointer=pointer(name), detail="is not a member that is known here") for name in unknown]
+    findings = [Finding(pointer=json_pointer([name]), detail="is not a member that is known here") for name in unknown]
     if not isinstance(items, list) or not items:
         items = []
         findings.append(Finding(pointer="/submissions", detail=f"must be a list of 1 to {MAX_ITEMS} submissions"))

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from gateway.core.errors import Finding, InvalidSubmissionError, MalformedError, NotJsonError
+from gateway.core.errors import Finding, InvalidSubmissionError, MalformedError, NotJsonError, json_pointer
 from gateway.core.identity import ClientToken
 from gateway.core.submission import MAX_PAYLOAD_BYTES, State, Submission, SubmissionRequest
 
@@ -247,11 +247,6 @@ def timestamp(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def pointer(*steps: str | int) -> str:
-    """RFC 6901."""
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
-
-
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -289,7 +284,7 @@ def pydantic_findings(error: ValidationError) -> list[Finding]:
         if one["loc"] == ("serviceRequestPayload",) and one["type"] != "missing":
             continue
         steps = [step for step in one["loc"] if step != "[key]"]
-        found.append(Finding(pointer=pointer(*steps), detail=_sentence(one["type"], one["msg"])))
+        found.append(Finding(pointer=json_pointer(steps), detail=_sentence(one["type"], one["msg"])))
     return found
 
 

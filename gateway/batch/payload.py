@@ -17,7 +17,7 @@ from botocore import __version__ as botocore_version
 from botocore.loaders import Loader
 
 from gateway.batch.model_schema import compiled, request_rules
-from gateway.core.errors import Finding
+from gateway.core.errors import Finding, json_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -100,14 +100,14 @@ class TrainingJobCheck:
             match error.kind:
                 case jsonschema_rs.ValidationErrorKind.Enum():
                     if isinstance(error.instance, str):  # any other type has an error of its own already
-                        warnings.add(Finding(pointer=pointer(path), detail=unknown_value(error.instance)))
+                        warnings.add(Finding(pointer=json_pointer(path), detail=unknown_value(error.instance)))
                 case jsonschema_rs.ValidationErrorKind.Required(property=name):
-                    errors.add(Finding(pointer=pointer([*path, name]), detail="is required"))
+                    errors.add(Finding(pointer=json_pointer([*path, name]), detail="is required"))
                 case jsonschema_rs.ValidationErrorKind.AdditionalProperties(unexpected=names):
-                    detail = self._rules.names.get(pointer(error.schema_path), "is not allowed here")
-                    errors.update(Finding(pointer=pointer([*path, name]), detail=detail) for name in few(names))
+                    detail = self._rules.names.get(json_pointer(error.schema_path), "is not allowed here")
+                    errors.update(Finding(pointer=json_pointer([*path, name]), detail=detail) for name in few(names))
                 case _:
-                    errors.add(Finding(pointer=pointer(path), detail=self._detail(error)))
+                    errors.add(Finding(pointer=json_pointer(path), detail=self._detail(error)))
         return in_order(errors), in_order(warnings)
 
     def _detail(self, error: jsonschema_rs.ValidationError) -> str:
@@ -117,11 +117,6 @@ class TrainingJobCheck:
         if keyword == "type" and error.instance is None:
             return "must not be null"
         return DETAILS[keyword](bound) if keyword in DETAILS else "is not allowed here"
-
-
-def pointer(path: Iterable[str | int]) -> str:
-    """RFC 6901."""
-    return "".join("/" + str(token).replace("~", "~0").replace("/", "~1") for token in path)
 
 
 def unknown_value(value: str) -> str:

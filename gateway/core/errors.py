@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from gateway.core.submission import Submission
 
@@ -21,6 +21,11 @@ class Finding:
 
     pointer: str
     detail: str
+
+
+def json_pointer(steps: Iterable[str | int]) -> str:
+    """The steps into a JSON document as RFC 6901 writes them."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.batch.model_schema import compiled, full_match, reachable, request_rules
-from gateway.batch.payload import LONGEST_LIST, MODEL_LEVELS, MOST_FINDINGS, ROOT, TrainingJobCheck, pointer
-from gateway.core.errors import Finding
+from gateway.batch.payload import LONGEST_LIST, MODEL_LEVELS, MOST_FINDINGS, ROOT, TrainingJobCheck
+from gateway.core.errors import Finding, json_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -470,5 +470,5 @@ def test_no_value_is_told(check: PayloadCheck, payload: dict[str, Any], secret: 
 
 @given(path=st.lists(st.text() | st.integers(0, 99)))
 def test_a_pointer_leads_back_to_its_path(path: list[str | int]) -> None:
-    tokens = pointer(path).split("/")[1:]
+    tokens = json_pointer(path).split("/")[1:]
     assert [token.replace("~1", "/").replace("~0", "~") for token in tokens] == [str(token) for token in path]

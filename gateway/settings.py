@@ -219,7 +219,7 @@ class Settings(_Section):
 
     @field_validator("upstream")
     @classmethod
-    def _one_upstream(cls, upstreams: tuple[UpstreamSettings, ...], _: ValidationInfo) -> tuple[UpstreamSettings, ...]:
+    def _told_apart(cls, upstreams: tuple[UpstreamSettings, ...], _: ValidationInfo) -> tuple[UpstreamSettings, ...]:
         if not upstreams:
             raise ValueError(
                 "at least one [[upstream]] with region and account is needed: say --config or GATEWAY_CONFIG, "
@@ -228,8 +228,9 @@ class Settings(_Section):
         tags = [upstream_tag(one.account, one.region) for one in upstreams]
         if len(set(tags)) != len(tags):
             raise ValueError("two upstreams have the same account and Region, or hash alike: merge them")
-        if len(upstreams) > 1:
-            raise ValueError("more than one [[upstream]] is not built yet; run a gateway for each")
+        names = [one.name for one in upstreams]
+        if len(set(names)) != len(names):
+            raise ValueError("two upstreams have the same name")
         return upstreams
 
 

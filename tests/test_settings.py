@@ -314,9 +314,9 @@ REFUSED = {
         UPSTREAM + UPSTREAM,
         "file: upstream: two upstreams have the same account and Region, or hash alike: merge them",
     ),
-    "two upstreams": (
+    "two upstreams of one name": (
         UPSTREAM + UPSTREAM.replace("us-east-1", "eu-west-1"),
-        "file: upstream: more than one [[upstream]] is not built yet; run a gateway for each",
+        "file: upstream: two upstreams have the same name",
     ),
     "sentinel": (
         UPSTREAM + '[store]\nurl = "redis+sentinel://a/b"',

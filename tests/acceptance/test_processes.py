@@ -248,3 +248,35 @@ async def test_a_taken_port_is_refused_with_a_sentence(valkey: StoreServer, pref
         _, complaint = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}".encode() in complaint
+
+
+async def test_an_upstream_that_is_down_does_not_touch_another(
+    valkey: StoreServer, prefix: str, tmp_path: Path
+) -> None:
+    here, there = Emulator(FAST), Emulator(EmulatorConfig(submit_tps=0, region="eu-west-1"))
+    async with here.serving() as one, there.serving() as two:
+        config = settings(
+            store_url=valkey.url, endpoint_url=one, prefix=prefix, upstream='rate = 200.0\nqueues = ["training*"]'
+        )
+        config += f"""
+[[upstream]]
+name = "europe"
+region = "eu-west-1"
+account = "123456789012"
+endpoint_url = "{two}"
+rate = 200.0
+"""
+        with gateway_process(tmp_path, config) as gateway:
+            here.close_listener()
+            stuck = await post(gateway, jobQueue="training-gpu")
+            passes = await post(gateway, jobQueue="speech", wait=10)
+            by_arn = await post(
+                gateway, jobQueue="arn:aws:batch:eu-west-1:123456789012:job-queue/speech", jobName="b", wait=10
+            )
+            assert (passes["state"], by_arn["state"]) == ("forwarded", "forwarded")
+            assert (await get(gateway, stuck["submissionId"]))["state"] == "queued"
+            assert stuck["submissionId"][:4] != passes["submissionId"][:4]
+            await here.open_listener()
+            assert (await get(gateway, stuck["submissionId"], wait=20))["state"] == "forwarded"
+    assert made(here) == [stuck["submissionId"]]
+    assert made(there) == sorted([passes["submissionId"], by_arn["submissionId"]])

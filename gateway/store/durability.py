@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from gateway.core.errors import StoreUnavailableError
 from gateway.store.connection import store_errors
@@ -57,8 +57,10 @@ async def _config(client: Redis) -> dict[str, str]:
     """The settings that matter; empty where CONFIG is not allowed, as on managed services."""
     try:
         answer = await client.config_get("maxmemory-policy", "appendfsync")
+    except NoPermissionError:
+        return {}
     except ResponseError as error:
-        if "unknown command" in str(error).lower() or str(error).startswith("NOPERM"):
+        if "unknown command" in str(error).lower():
             return {}
         raise
     return {_text(name): _text(value) for name, value in answer.items()}

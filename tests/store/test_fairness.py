@@ -58,7 +58,7 @@ async def serve(world: World) -> Leased | None:
 
 
 async def order(world: World, number: int) -> str:
-    """The shares of so many submissions, as they are handed out and forwarded."""
+    """The shares of so many submissions, best of one letter each, as they are handed out and forwarded."""
     shares = ""
     for _ in range(number):
         leased = await serve(world)
@@ -201,6 +201,32 @@ async def test_an_idle_share_saves_no_credit(world: World) -> None:
     await order(world, 30)  # b could have had fifteen of these
     await world.queue(30, share="b")
     assert abs(Counter(await order(world, 20))["b"] - 10) <= 1
+
+
+async def test_a_lease_that_ended_brings_no_credit_with_it(world: World) -> None:
+    await world.queue(1, share="b")
+    await world.lease()  # by a process that is never heard of again
+    await world.queue(70, share="a")
+    await order(world, 30)
+    await world.passes(seconds=world.bounds.lease_seconds)
+    await serve(world)
+    await world.queue(30, share="b")
+    assert abs(Counter(await order(world, 20))["b"] - 10) <= 1
+
+
+async def test_a_late_turn_does_not_turn_the_clock_back_for_others(world: World) -> None:
+    """A light share's turn is a hundred of the others': what arrives after it must not start so far back."""
+    await world.queue(5, ShareLimits(weight=0.01), share="l")
+    await world.queue(200, share="a")
+    await order(world, 1)
+    leased = await serve(world)
+    assert leased is not None
+    assert leased.submission.share.name == "l"
+    await order(world, 50)
+    await world.give_back(leased)
+    assert await order(world, 1) == "l"
+    await world.queue(50, share="n")
+    assert abs(Counter(await order(world, 20))["n"] - 10) <= 1
 
 
 async def test_a_share_that_leaves_and_returns_pays_for_what_it_had(world: World) -> None:

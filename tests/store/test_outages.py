@@ -255,6 +255,26 @@ async def test_what_is_denied_is_probed_each_minute_by_one(world: World) -> None
     assert calls == [0, 60, 120, 180, 240]
 
 
+async def test_while_one_denied_submission_is_tried_again_the_others_wait_for_its_answer(world: World) -> None:
+    first, second = await world.queue(2, role_arn="arn:denied")
+    await world.attempt(DENIED)
+    await world.passes(seconds=60)
+    probe = await world.next_lease()
+    assert probe.submission.submission_id == first
+    await world.passes(seconds=1)
+    assert (await world.wait()).reason == "idle"
+    await world.passes(seconds=1.5)  # no answer yet: another one is tried
+    assert (await world.lease()).submission.submission_id == second
+
+
+async def test_a_share_whose_last_one_is_put_aside_leaves_the_order(world: World) -> None:
+    await world.queue(1, share="a", role_arn="arn:denied")
+    await world.queue(2, share="b", role_arn="arn:fine")
+    await world.attempt(DENIED)
+    assert (await world.next_lease()).submission.share.name == "b"
+    assert await world.client.zrange(world.keys.active, 0, -1) == [b"training/b"]
+
+
 async def test_a_denial_that_is_over_lets_all_go_in_their_order(world: World) -> None:
     ids = await world.queue(4, role_arn="arn:denied")
     await world.attempt(DENIED)

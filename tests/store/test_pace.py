@@ -240,3 +240,12 @@ async def test_a_rate_that_operators_lower_holds_for_every_process(world: World)
     await world.client.hset(world.keys.upstream, "o_rate", "2")
     await world.queue(4)
     assert await times(world, 3) == [0, 500, 1000]
+
+
+async def test_a_rate_that_is_lowered_holds_where_the_pace_was_higher(world: World) -> None:
+    await world.queue(5)
+    await slowed(world, 1)
+    assert await rate(world) == 3.5
+    await world.client.hset(world.keys.upstream, "o_rate", "2")
+    await world.next_lease()
+    assert (await world.wait()).seconds == 0.5

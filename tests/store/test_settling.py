@@ -272,6 +272,14 @@ async def test_the_window_counts_from_the_first_charged_try(world: World) -> Non
     assert (await world.store.get(wanted)).state is State.REJECTED
 
 
+async def test_the_window_counts_from_a_lease_that_ended_too(world: World) -> None:
+    _, second = await leased_twice(world)
+    await world.settle(second, GIVEN_BACK)
+    await world.passes(seconds=world.bounds.attempt_window_seconds)
+    leased = await world.attempt(transient())
+    assert (await world.store.get(leased.submission.submission_id)).state is State.UNKNOWN
+
+
 async def test_the_counters_hold_the_sizes_of_what_is_queued(world: World) -> None:
     await world.queue(1, request=b"x" * 1000)
     size = (await world.store.pace())["queued_bytes"]

@@ -61,6 +61,16 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "accepted": "those of a batch that are in the store now",
         },
     ),
+    "submission_accepted": (
+        "One submission of a batch is in the store; a single one is told by its request line.",
+        {
+            "request_id": "of the batch's request",
+            "principal": "who called",
+            "submission_id": "the submission",
+            "share": "queue/share",
+            "replayed": "true for a repeated token",
+        },
+    ),
     "forward": (
         "One attempt to forward a submission, however it ended.",
         {
@@ -68,7 +78,7 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "lease": "number of the lease, which fences",
             "outcome": "what the call proved: submitted, throttled, not_sent, credentials, denied, transient, refused, "
             "unclear; or given_back, exhausted where none was made",
-            "verdict": "what settling did: settled, late, stale, gone",
+            "verdict": "what settling did: settled, late, stale, gone, unsettled",
             "state": "the submission's state after it",
             "charged": "whether the try counts against max_attempts",
             "maybe_sent": "whether a call may have made a job, this attempt included",

@@ -97,27 +97,27 @@ class Gateway:
         async with AsyncExitStack() as opened:
             client = connect(self._settings.store.url)
             opened.push_async_callback(client.aclose)
+            forwarding = connect(self._settings.store.url)  # of its own: callers who wait must not hold forwarding up
+            opened.push_async_callback(forwarding.aclose)
             watch = StoreWatch(client, self._settings.store.durability, self._log)
             await watch.look()
-            if watch.broken_promises:
-                raise PromiseBrokenError("\n".join(watch.broken_promises))
+            if watch.seen_broken:
+                raise PromiseBrokenError("\n".join(watch.seen_broken))
             parts: list[Part] = [watch]
             hints, stores, upstreams = {}, {}, []
             for section in self._settings.upstream:
                 upstream = _upstream(section)
                 keys = Keys(self._settings.store.prefix, upstream.tag)
+                pace = PaceRules(rate=section.rate, burst=section.burst)
                 store = RedisStore(
-                    client,
-                    keys,
-                    pace=PaceRules(rate=section.rate, burst=section.burst),
-                    bounds=self._bounds(),
-                    promise=lambda: watch.broken_promises,
+                    client, keys, pace=pace, bounds=self._bounds(), promise=lambda: watch.broken_promises
                 )
                 upstreams.append(upstream)
                 stores[upstream.tag], hints[upstream.tag] = store, Hints(client, keys)
                 parts.append(hints[upstream.tag])
                 if self._role != "api":
-                    parts.append(await self._forwarder(opened, section, store, hints[upstream.tag]))
+                    line = RedisStore(forwarding, keys, pace=pace, bounds=self._bounds())
+                    parts.append(await self._forwarder(opened, section, line, hints[upstream.tag]))
                     parts.append(StatusReport(upstream=section.name, store=store, log=self._log))
             port = None
             if self._role != "forwarder":
@@ -212,6 +212,7 @@ class Gateway:
             queue_routes=routes,
             share_stores=stores,
             log=self._log,
+            draining=self._draining,
             missing=lambda: watch.missing + (["This process is draining."] if self._draining.is_set() else []),
         )
 

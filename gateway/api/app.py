@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 # Batch takes 30 KiB; JSON may write a character in six (\u0041), so this is all that could become such a request.
 MAX_BODY_BYTES = 256 * 1024
-# Requests in hand at once, long polls among them: each costs some 50 KB, so this keeps a process under a gigabyte.
+# Requests in hand at once, long polls among them, of some 50 KB each; bodies are small, or must come within a time.
 MAX_REQUESTS = 10_000
 
 
@@ -33,6 +34,7 @@ def make_app(
     share_stores: Mapping[str, ShareStore],
     log: Log,
     missing: Callable[[], list[str]],
+    draining: asyncio.Event | None = None,
 ) -> web.Application:
     """`missing` says what readiness lacks now, in sentences; `share_stores` are by the upstream's tag."""
     app = web.Application(middlewares=middlewares(), client_max_size=MAX_BODY_BYTES)
@@ -43,6 +45,7 @@ def make_app(
     app[keys.SHARES] = share_stores
     app[keys.LOG] = log
     app[keys.MISSING] = missing
+    app[keys.DRAINING] = draining or asyncio.Event()
     app[keys.MAX_REQUESTS] = MAX_REQUESTS
     for module in (submissions, batches, shares, health, docs):
         app.add_routes(module.routes())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from gateway.api.codec import encode, parse_json
-from gateway.api.keys import CALLER, DECODER, INTAKE, TRACEPARENT, Told
+from gateway.api.bodies import json_object, known_query
+from gateway.api.codec import encode
+from gateway.api.keys import CALLER, DECODER, INTAKE, LOG, REQUEST_ID, TRACEPARENT, Told
 from gateway.api.problems import problem_of, whole_seconds
 from gateway.core.errors import (
     Finding,
@@ -16,6 +18,7 @@ from gateway.core.errors import (
     InvalidSubmissionError,
     MalformedError,
     TooLargeError,
+    TooManyRequestsError,
     json_pointer,
 )
 from gateway.core.submission import State
@@ -25,33 +28,46 @@ if TYPE_CHECKING:
 
 MAX_ITEMS = 500
 MAX_BATCH_BYTES = 8 * 1024 * 1024
-# Decoding takes about 0.1 ms an item: after so many the loop gets a turn for other requests.
-DECODED_AT_ONCE = 25
+# Decoding a bad item takes up to ten milliseconds: after so long the loop gets a turn for other requests.
+TURN_SECONDS = 0.005
+# Each holds its body and what becomes of it, some 50 MB at the worst.
+MAX_BATCHES = 16
 
 
 def routes() -> list[web.AbstractRouteDef]:
-    return [web.post("/v1/submissions/batch", submit_batch)]
+    in_hand = asyncio.Semaphore(MAX_BATCHES)
+
+    async def submit(request: web.Request) -> web.Response:
+        if in_hand.locked():
+            raise TooManyRequestsError(f"This process has {MAX_BATCHES} batches in hand; another one may have room.")
+        async with in_hand:
+            return await submit_batch(request)
+
+    return [web.post("/v1/submissions/batch", submit)]
 
 
 async def submit_batch(request: web.Request) -> web.Response:
     """200 with a result for each, in order: what POST /v1/submissions would have answered to one after another."""
-    body = await request.clone(client_max_size=MAX_BATCH_BYTES).read()
-    items = _items(parse_json(body, request.content_type))
+    known_query(request)
+    for name in ("Deadline", "Idempotency-Key"):
+        if name in request.headers:
+            raise MalformedError(f"The header {name} is for one submission; in a batch each has its own clientToken.")
+    items = _items(await json_object(request.clone(client_max_size=MAX_BATCH_BYTES)))
     submitting = []
-    for number, item in enumerate(items, start=1):
+    turn = time.perf_counter()
+    for item in items:
         # begun in order, so that they arrive at the store in order; it takes those that wait together
         submitting.append(asyncio.ensure_future(_submit(request, item)))
-        if number % DECODED_AT_ONCE == 0:
+        if time.perf_counter() - turn > TURN_SECONDS:
             await asyncio.sleep(0)
+            turn = time.perf_counter()
     results = await asyncio.gather(*submitting)
     told = request[Told.KEY]
     told.items, told.accepted = len(results), sum("submission" in result for result in results)
     return web.json_response({"results": results})
 
 
-def _items(body: Any) -> list[Any]:
-    if not isinstance(body, dict):
-        raise MalformedError("The body must be a JSON object.")
+def _items(body: dict[str, Any]) -> list[Any]:
     items = body.get("submissions")
     unknown = [name for name in body if name != "submissions"]
     findings = [Finding(pointer=json_pointer([name]), detail="is not a member that is known here") for name in unknown]
@@ -70,16 +86,27 @@ async def _submit(request: web.Request, item: Any) -> dict[str, Any]:
     try:
         asked = request.app[DECODER].request(item)
         accepted = await request.app[INTAKE].submit(asked, request[CALLER], request.get(TRACEPARENT))
-    except GatewayError as error:
+        return await _result(request, accepted)
+    except Exception as error:  # noqa: BLE001 - a bug with one item must not hide what became of the others
+        if not isinstance(error, GatewayError):
+            request.app[LOG].error("unexpected_error", request_id=request[REQUEST_ID], exc_info=True)
+            error = GatewayError("Something failed that should not; the log has it by the request id.")
         problem = problem_of(error)
         result: dict[str, Any] = {"status": problem["status"], "problem": problem}
         if error.retry_after_seconds is not None:
             result["retryAfterSeconds"] = whole_seconds(error.retry_after_seconds)
         return result
-    return await _result(request, accepted)
 
 
 async def _result(request: web.Request, accepted: Accepted) -> dict[str, Any]:
+    request.app[LOG].info(
+        "submission_accepted",
+        request_id=request[REQUEST_ID],
+        principal=request[CALLER].name,
+        submission_id=accepted.submission.submission_id,
+        share=str(accepted.submission.share),
+        replayed=accepted.replayed,
+    )
     submission = await request.app[INTAKE].with_forecast(accepted.submission)
     result: dict[str, Any] = {
         "status": 202 if submission.state is State.QUEUED else 200,

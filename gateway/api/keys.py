@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -41,6 +42,7 @@ ROUTES = web.AppKey("routes", Routes)
 SHARES: web.AppKey[Mapping[str, ShareStore]] = web.AppKey("shares")
 LOG = web.AppKey("log", Log)
 MISSING: web.AppKey[Callable[[], list[str]]] = web.AppKey("missing")
+DRAINING = web.AppKey("draining", asyncio.Event)
 MAX_REQUESTS = web.AppKey("max_requests", int)
 
 CALLER = web.RequestKey("caller", Caller)

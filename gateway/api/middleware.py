@@ -10,7 +10,7 @@ from uuid import uuid4
 from aiohttp import web
 
 from gateway.api import problems
-from gateway.api.keys import AUTHENTICATOR, CALLER, LOG, MAX_REQUESTS, REQUEST_ID, TRACEPARENT, Told
+from gateway.api.keys import AUTHENTICATOR, CALLER, DRAINING, LOG, MAX_REQUESTS, REQUEST_ID, TRACEPARENT, Told
 from gateway.core.errors import GatewayError, MalformedError, TooManyRequestsError
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ async def canonical_line(request: web.Request, handler: Handler) -> web.StreamRe
         response = await handler(request)
         status = response.status
         response.headers["X-Request-Id"] = request[REQUEST_ID]
+        if request.app[DRAINING].is_set():
+            response.force_close()  # else a balancer sends its next request into a connection that is going away
         return response
     finally:
         _write_line(request, told, status, began)

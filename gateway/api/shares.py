@@ -8,9 +8,10 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from gateway.api.codec import Whole, parse_json, pydantic_findings
+from gateway.api.bodies import json_object
+from gateway.api.codec import Whole, pydantic_findings
 from gateway.api.keys import CALLER, LOG, REQUEST_ID, ROUTES, SHARES, Told
-from gateway.core.errors import InvalidChangeError, MalformedError, NotFoundError
+from gateway.core.errors import InvalidChangeError, NotFoundError
 from gateway.core.share import Share
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class ShareChange(BaseModel):
 def routes() -> list[web.AbstractRouteDef]:
     return [
         web.get("/v1/shares", index),
-        web.get("/v1/shares/{queue}/{share}", show),
-        web.patch("/v1/shares/{queue}/{share}", change),
+        web.get(r"/v1/shares/{queue}/{share:.+}", show),
+        web.patch(r"/v1/shares/{queue}/{share:.+}", change),
     ]
 
 
@@ -53,9 +54,7 @@ async def show(request: web.Request) -> web.Response:
 async def change(request: web.Request) -> web.Response:
     """Change rate, burst, weight, maxQueued or pause of one share, at once for every replica."""
     share, store = _of(request)
-    body = parse_json(await request.read(), request.content_type)
-    if not isinstance(body, dict):
-        raise MalformedError("The body must be a JSON object.")
+    body = await json_object(request)
     try:
         changes = ShareChange.model_validate(body).model_dump(exclude_unset=True, by_alias=True)
     except ValidationError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,8 @@ from uuid import UUID
 
 from aiohttp import web
 
-from gateway.api.codec import encode, encode_findings, parse_json
+from gateway.api.bodies import json_object, known_query
+from gateway.api.codec import encode, encode_findings
 from gateway.api.keys import CALLER, DECODER, INTAKE, TRACEPARENT, Told
 from gateway.core.errors import (
     DuplicateRequestError,
@@ -45,7 +45,8 @@ async def submit(request: web.Request) -> web.Response:
         raise MalformedError("The header Deadline is not built yet.")
     wait_seconds = preferred_wait(request)
     header_token = idempotency_key(request)
-    body = parse_json(await request.read(), request.content_type)
+    known_query(request, "dryRun")
+    body = await json_object(request)
     asked = request.app[DECODER].request(body, header_token)
     if _dry_run(request):
         return await _checked(request, asked)
@@ -128,6 +129,9 @@ async def _accept(request: web.Request, asked: SubmissionRequest) -> Accepted:
     except (TokenReusedError, DuplicateRequestError) as error:
         told.submission_id = error.submission.submission_id
         raise
+    except StoreUnavailableError as error:
+        told.submission_id = error.submission_id  # it may be in the store: the line must be found by its id
+        raise
     told.submission_id, told.replayed = accepted.submission.submission_id, accepted.replayed
     return accepted
 
@@ -138,4 +142,4 @@ async def _resource(
     submission = await request.app[INTAKE].with_forecast(submission)
     status = 202 if submission.state is State.QUEUED and not found else 200
     headers = {"Preference-Applied": f"wait={waited:.0f}"} if waited else {}
-    return web.json_response(encode(submission), status=status, headers=headers, dumps=json.dumps)
+    return web.json_response(encode(submission), status=status, headers=headers)

@@ -32,6 +32,15 @@ class Endpoint:
     secret_access_key: str | None = None
 
 
+# Batch's ids are UUIDs, its ARNs some hundred characters long.
+MAX_NAME_CHARACTERS = 512
+
+
+def _is_name(value: object) -> bool:
+    """Whether this can be an id or ARN: what the wire says is not what the model says."""
+    return isinstance(value, str) and value.isascii() and value.isprintable() and 0 < len(value) <= MAX_NAME_CHARACTERS
+
+
 class BatchClient:
     """The core's BatchCalls. Never raises for what the network or Batch does."""
 
@@ -46,8 +55,8 @@ class BatchClient:
         except Exception as error:  # noqa: BLE001 - whatever it is, a job may exist: it must be settled, not lost
             return answer_of(error)
         job_id, job_arn = response.get("jobId"), response.get("jobArn")
-        if not job_id:
-            return Answer(kind=AnswerKind.UNCLEAR, code="NoJobId", message="Batch answered 200 without a job id.")
+        if not (_is_name(job_id) and _is_name(job_arn)):
+            return Answer(kind=AnswerKind.UNCLEAR, code="NoJobId", message="Batch answered 200 without a job's id.")
         return Answer(kind=AnswerKind.SUBMITTED, job_id=job_id, job_arn=job_arn)
 
 

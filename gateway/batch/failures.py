@@ -79,7 +79,9 @@ def answer_of(error: BaseException) -> Answer:
     if isinstance(error, TimeoutError):
         return Answer(kind=AnswerKind.UNCLEAR, code="CallTimeout", message="No answer within the call's time.")
     if isinstance(error, boto.ParamValidationError):
-        return Answer(kind=AnswerKind.REFUSED, code="ParamValidationError", message=str(error))
+        return Answer(
+            kind=AnswerKind.REFUSED, code="ParamValidationError", message="The parameters do not fit botocore's model."
+        )
     kind = _kind_of(error)
     if kind is AnswerKind.UNCLEAR and isinstance(error, boto.EndpointConnectionError):
         return Answer(kind=kind, code="ConnectionLost", message="The connection was lost after the request was sent.")
@@ -107,7 +109,15 @@ def _of_response(error: boto.ClientError) -> Answer:
     kind = AnswerKind.CREDENTIALS
     if error.operation_name == "SubmitServiceJob":  # else it is the chain of credentials that could not get any
         kind = _kind_of_response(status, code, message)
-    return Answer(kind=kind, code=code or str(status), message=message, wait_seconds=_told_seconds(headers))
+    if kind is AnswerKind.CREDENTIALS:  # what follows the first line may quote the signed request, tokens and all
+        message = (message.splitlines() or [""])[0]
+    return Answer(
+        kind=kind,
+        code=code or str(status),
+        message=message,
+        wait_seconds=_told_seconds(headers),
+        maybe_made=kind is AnswerKind.UNCLEAR or status >= _SERVER_ERROR,
+    )
 
 
 def _kind_of_response(status: int, code: str, message: str) -> AnswerKind:
@@ -117,8 +127,10 @@ def _kind_of_response(status: int, code: str, message: str) -> AnswerKind:
         return AnswerKind.CREDENTIALS
     if code in DENIED_CODES or status == _FORBIDDEN:
         return AnswerKind.DENIED
+    if status >= _BAD_REQUEST and TRANSIENT_WORDS in message:
+        return AnswerKind.TRANSIENT
     if _BAD_REQUEST <= status < _SERVER_ERROR and status != _REQUEST_TIMEOUT:
-        return AnswerKind.TRANSIENT if TRANSIENT_WORDS in message else AnswerKind.REFUSED
+        return AnswerKind.REFUSED
     return AnswerKind.UNCLEAR
 
 

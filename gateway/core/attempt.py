@@ -29,14 +29,17 @@ class AnswerKind(StrEnum):
     NOT_SENT = "not_sent"  # refused, DNS, TLS, no connection in time: no job made
     CREDENTIALS = "credentials"  # ours are missing, expired or invalid: no job made
     DENIED = "denied"  # IAM refuses this queue or role: no job made
-    TRANSIENT = "transient"  # a refusal that is known to pass: no job made
+    TRANSIENT = "transient"  # a refusal that is known to pass; as a 400 it made no job
     REFUSED = "refused"  # Batch says no: this call made no job, an earlier one may have
     UNCLEAR = "unclear"  # time-out, reset after sending, 5xx, no sense in a 200: a job may exist
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """`code` and `message` are Batch's or name the failure; `wait_seconds` is how long Batch says to wait."""
+    """`code` and `message` are Batch's or name the failure; `wait_seconds` is how long Batch says to wait.
+
+    `maybe_made` tells transients apart: a 5xx leaves open whether there is a job.
+    """
 
     kind: AnswerKind
     job_id: str | None = None
@@ -44,6 +47,7 @@ class Answer:
     code: str = ""
     message: str = ""
     wait_seconds: float = 0.0
+    maybe_made: bool = False
 
     @property
     def failure(self) -> Failure | None:
@@ -153,7 +157,7 @@ def verdict_on(answer: Answer, leased: Leased, chance: random.Random) -> Report:
                 verdict=Verdict.RETRY,
                 outcome=answer.kind,
                 charged=True,
-                proved_none=answer.kind is AnswerKind.TRANSIENT,
+                proved_none=answer.kind is AnswerKind.TRANSIENT and not answer.maybe_made,
                 delay_seconds=max(answer.wait_seconds, full_jitter_seconds(leased.tries + 1, chance)),
                 signal=signal,
                 failure=answer.failure,

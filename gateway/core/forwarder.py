@@ -71,7 +71,11 @@ class Forwarder:
         began = time.monotonic()
         report = await self._attempt(leased, since, stopping=stopping)
         called = time.monotonic()
-        settlement = await self._settle(leased, report)
+        try:
+            settlement = await self._settle(leased, report)
+        except asyncio.CancelledError:  # the drain is over and the store still away: the log is all that remembers
+            self._journal.tell_unsettled(leased, report, call_seconds=called - began)
+            raise
         self._journal.tell(leased, report, settlement, call_seconds=called - began)
         return settlement
 

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from gateway.core.share import ShareRules
     from gateway.core.upstream import Routes, Upstream
 
-# Hints arrive in milliseconds; where one is lost, a waiting caller learns of the end this much later.
-POLL_SECONDS = 1.0
+# Hints arrive in milliseconds; where one is lost, a waiting caller learns of the end this much later. Thousands may
+# wait, and each look is a command of the store's that forwarding wants too.
+POLL_SECONDS = 5.0
 MAX_TAGS = 50
 
 Duplicates = Literal["replay", "reject"]

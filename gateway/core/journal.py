@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gateway.core.ports import Settlement
 from gateway.core.submission import State
 
 if TYPE_CHECKING:
     from gateway.core.attempt import Leased, Report
-    from gateway.core.ports import Log, Settlement
+    from gateway.core.ports import Log
     from gateway.core.submission import Submission
 
 
@@ -22,9 +23,26 @@ class Journal:
     def tell(self, leased: Leased, report: Report, settlement: Settlement, *, call_seconds: float) -> None:
         before, after = leased.submission, settlement.submission
         about = {"upstream": self._upstream, "submission_id": before.submission_id, "share": str(before.share)}
+        self._tell_attempt(leased, report, settlement, call_seconds)
+        if after and settlement.verdict == "settled" and after.state is not State.QUEUED:
+            self._tell_settled(about, after)
+        known_job = after.job_id if after else None
+        forgotten = settlement.verdict in ("stale", "gone") and report.job_id not in (None, known_job)
+        if settlement.verdict == "late" or forgotten:
+            self._log.warning("late_forward", **about, job_id=report.job_id)
+        self._tell_upstream(str(before.share), report, settlement)
+
+    def tell_unsettled(self, leased: Leased, report: Report, *, call_seconds: float) -> None:
+        """An attempt whose end the store could not be told of: its lease ends by itself."""
+        self._tell_attempt(leased, report, Settlement(verdict="unsettled"), call_seconds)
+
+    def _tell_attempt(self, leased: Leased, report: Report, settlement: Settlement, call_seconds: float) -> None:
+        before, after = leased.submission, settlement.submission
         self._log.info(
             "forward",
-            **about,
+            upstream=self._upstream,
+            submission_id=before.submission_id,
+            share=str(before.share),
             principal=before.principal,
             trace_id=before.trace_id,
             lease=leased.number,
@@ -38,12 +56,6 @@ class Journal:
             error_message=report.failure.message if report.failure else None,
             job_id=report.job_id,
         )
-        if after and settlement.verdict == "settled" and after.state is not State.QUEUED:
-            self._tell_settled(about, after)
-        second_job = after and settlement.verdict == "stale" and report.job_id not in (None, after.job_id)
-        if settlement.verdict == "late" or second_job:
-            self._log.warning("late_forward", **about, job_id=report.job_id)
-        self._tell_upstream(str(before.share), report, settlement)
 
     def _tell_settled(self, about: dict[str, Any], after: Submission) -> None:
         end = {

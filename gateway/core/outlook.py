@@ -26,7 +26,10 @@ class SnapshotStore(Protocol):
 
 
 class Outlook:
-    """Forecasts of one upstream. Whoever asks first in a second has the snapshot renewed; the others use it."""
+    """Forecasts of one upstream.
+
+    Whoever asks first in a second has the snapshot renewed; who asks meanwhile waits for it.
+    """
 
     def __init__(self, store: SnapshotStore) -> None:
         self._store = store

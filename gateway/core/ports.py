@@ -83,7 +83,7 @@ class ShareStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareStatus:
-    """A share as the fleet sees it: its backlog in submissions, the age of its oldest in seconds.
+    """A share as the fleet sees it: its backlog in submissions, the age of the first in its line in seconds.
 
     `overrides` are what operators set over the settings, by member name of the HTTP face.
     """

@@ -27,11 +27,12 @@ async def shortcomings(client: Redis, durability: Durability) -> list[str]:
     with store_errors():
         info = await client.info("persistence")
         replication = await client.info("replication")
+        memory = await client.info("memory")
         config = await _config(client)
     found = []
     if replication.get("role") != "master":
         found.append("The store is a replica: point store.url at its primary.")
-    policy = config.get("maxmemory-policy")
+    policy = config.get("maxmemory-policy") or memory.get("maxmemory_policy")
     if policy not in (None, "noeviction"):
         found.append(f"The store evicts keys when full (maxmemory-policy {policy}): set noeviction.")
     if durability == "fsync":
@@ -48,6 +49,8 @@ def _fsync_shortcomings(info: dict[str, Any], config: dict[str, str]) -> list[st
         found.append(
             f"store.durability is fsync, but the store's appendfsync is {fsync or 'not readable'}: set it to always."
         )
+    if config.get("no-appendfsync-on-rewrite") == "yes":
+        found.append("The store does not fsync while it rewrites its file: set no-appendfsync-on-rewrite no.")
     if info.get("aof_last_write_status", "ok") != "ok":
         found.append("The store cannot write its append-only file (aof_last_write_status).")
     return found
@@ -56,7 +59,7 @@ def _fsync_shortcomings(info: dict[str, Any], config: dict[str, str]) -> list[st
 async def _config(client: Redis) -> dict[str, str]:
     """The settings that matter; empty where CONFIG is not allowed, as on managed services."""
     try:
-        answer = await client.config_get("maxmemory-policy", "appendfsync")
+        answer = await client.config_get("maxmemory-policy", "appendfsync", "no-appendfsync-on-rewrite")
     except NoPermissionError:
         return {}
     except ResponseError as error:
@@ -77,18 +80,23 @@ class StoreWatch:
         self._client = client
         self._durability = durability
         self._log = log
-        self._broken: list[str] = []
+        self._broken: list[str] | None = None  # None: not seen yet
         self._unreachable = ""
 
     @property
     def missing(self) -> list[str]:
         """What the store lacks for this process to be ready, in sentences."""
-        return [self._unreachable] if self._unreachable else self._broken
+        return [self._unreachable] if self._unreachable else self._broken or []
 
     @property
     def broken_promises(self) -> list[str]:
         """Why a 202 would promise too much."""
-        return self._broken
+        return ["The store has not been seen yet."] if self._broken is None else self._broken
+
+    @property
+    def seen_broken(self) -> list[str]:
+        """What the store itself was seen to lack."""
+        return self._broken or []
 
     async def look(self) -> None:
         before = self.missing

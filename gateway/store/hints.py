@@ -62,7 +62,7 @@ class Hints:
                 self._watchers.pop(submission_id, None)
 
     def release(self) -> None:
-        """Let every waiting caller look again: this process is draining."""
+        """Let every waiting caller look again."""
         for events in self._watchers.values():
             for event in events:
                 event.set()
@@ -71,6 +71,8 @@ class Hints:
         pubsub: PubSub
         async with self._client.pubsub() as pubsub:
             await pubsub.subscribe(self._keys.wake, self._keys.ends)
+            self._ready.set()
+            self.release()  # what ended while nobody listened is looked up once
             while not stop.is_set():
                 message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_SECONDS)
                 if message is not None:

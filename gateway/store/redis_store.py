@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from gateway.store.connection import store_errors
 from gateway.store.group_commit import GroupCommit
 from gateway.store.records import lease_fields, standing, unpack
 from gateway.store.scripts import Scripts
+from gateway.store.share_status import OVERRIDES, share_statuses
 from gateway.store.snapshot import take_snapshot
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ DENIED_PROBE_MS = 2000
 IDLE_SHARE_MS = 7 * 24 * 3600 * 1000
 # How many answers in a row may say "something was brought back, ask again" before a pause.
 LEASE_ROUNDS = 20
-
-OVERRIDES = {"rate": "o_rate", "burst": "o_burst", "weight": "o_weight", "maxQueued": "o_max_queued"}
 
 
 class RedisStore:
@@ -182,20 +180,22 @@ class RedisStore:
                 [keys.share(share), keys.ready(share), keys.active, keys.upstream, keys.backlog, keys.marked],
                 [str(share), keys.wake, IDLE_SHARE_MS, *fields],
             )
-            return await self._share_status(share, await self._now())
+            (status,) = await share_statuses(self._client, self._keys, [share])
+            return status
 
     async def shares(self) -> list[ShareStatus]:
         """Every share with a backlog, and those that are paused or overridden."""
         with store_errors():
-            now = await self._now()
             names = {*await self._client.zrange(self._keys.backlog, 0, -1)}
             names |= await self._client.smembers(self._keys.marked)
-            shares = [Share.parse(name.decode()) for name in sorted(names)]
-            return list(await asyncio.gather(*(self._share_status(share, now) for share in shares)))
+            return await share_statuses(
+                self._client, self._keys, [Share.parse(name.decode()) for name in sorted(names)]
+            )
 
     async def share(self, share: Share) -> ShareStatus:
         with store_errors():
-            return await self._share_status(share, await self._now())
+            (status,) = await share_statuses(self._client, self._keys, [share])
+            return status
 
     async def snapshot(self) -> Snapshot:
         """What forecasts rest on."""
@@ -248,26 +248,3 @@ class RedisStore:
         """The store's time, in seconds."""
         seconds, microseconds = await self._client.time()
         return float(seconds) + float(microseconds) / 1e6
-
-    async def _share_status(self, share: Share, now: float) -> ShareStatus:
-        names = ["weight", "paused", "paused_because", *OVERRIDES.values()]
-        weight, paused, because, *overrides = await self._client.hmget(self._keys.share(share), names)
-        queued = await self._client.zscore(self._keys.backlog, str(share))
-        set_over = {name: float(value) for name, value in zip(OVERRIDES, overrides, strict=True) if value is not None}
-        return ShareStatus(
-            share=share,
-            queued=int(queued or 0),
-            weight=set_over.get("weight", float(weight or 1)),
-            paused=paused == b"1",
-            paused_because=because.decode() if because else None,
-            oldest_seconds=await self._oldest_age(share, now),
-            overrides=set_over,
-        )
-
-    async def _oldest_age(self, share: Share, now: float) -> float | None:
-        """Age of the first in line, in seconds; those of lower priority behind it may be older."""
-        first = await self._client.zrange(self._keys.ready(share), 0, 0)
-        value = await self._client.get(self._keys.record(first[0].decode())) if first else None
-        if value is None:
-            return None
-        return max(0.0, now - unpack(SubmissionId(first[0].decode()), value).accepted_at.timestamp())

@@ -149,7 +149,7 @@ def error_body(message: str) -> bytes:
         (400, "ClientException", "no such queue", AnswerKind.REFUSED),
         (404, "ClientException", "no such thing", AnswerKind.REFUSED),
         (400, "ClientException", "Failed to create shareIdentifier vision", AnswerKind.TRANSIENT),
-        (500, "ServerException", "Failed to create shareIdentifier vision", AnswerKind.UNCLEAR),
+        (500, "ServerException", "Failed to create shareIdentifier vision", AnswerKind.TRANSIENT),
         (500, "ServerException", "", AnswerKind.UNCLEAR),
         (503, "ServiceUnavailable", "", AnswerKind.UNCLEAR),
         (408, "RequestTimeout", "", AnswerKind.UNCLEAR),

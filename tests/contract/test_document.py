@@ -95,7 +95,7 @@ def test_each_path_names_its_parameters() -> None:
 def test_the_routes_and_the_paths_are_the_same() -> None:
     modules = (submissions, batches, shares, health, docs)
     definitions = [cast("web.RouteDef", one) for module in modules for one in module.routes()]
-    assert {(one.method, one.path) for one in definitions} == {
+    assert {(one.method, re.sub(r":[^}]+}", "}", one.path)) for one in definitions} == {
         (method, path) for method, path, _ in contract().operations()
     }
 

@@ -74,6 +74,12 @@ def test_each_answer_has_its_row(
     assert report.outcome == kind
 
 
+def test_a_transient_5xx_is_retried_and_proves_nothing() -> None:
+    answer = Answer(kind=AnswerKind.TRANSIENT, code="ServerException", maybe_made=True)
+    report = verdict_on(answer, leased(maybe_sent=False), CHANCE)
+    assert (report.verdict, report.proved_none, report.signal) == (Verdict.RETRY, False, PaceSignal.ANSWERED)
+
+
 def test_the_table_has_a_row_for_every_kind_of_answer() -> None:
     for kind in AnswerKind:
         assert verdict_on(Answer(kind=kind), leased(maybe_sent=False), CHANCE).outcome == kind

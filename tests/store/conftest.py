@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.store import connection
 from gateway.store.connection import connect
 from tests.servers import redis_binary, running, valkey_binary
 from tests.store.world import World
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from tests.servers import StoreServer
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy with other things makes no test fail; test_connection.py alone is about time-outs."""
+    monkeypatch.setattr(connection, "COMMAND_SECONDS", 30.0)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 30.0)
 
 
 @pytest.fixture

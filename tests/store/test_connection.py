@@ -48,6 +48,11 @@ def unavailable(*, within_seconds: float) -> Iterator[None]:
     assert time.monotonic() - began < within_seconds
 
 
+@pytest.fixture(autouse=True)
+def patience() -> None:
+    """None: here the time-outs are as in life."""
+
+
 @pytest.fixture(params=STORES)
 def server(request: pytest.FixtureRequest, start_store: Callable[..., StoreServer]) -> StoreServer:
     return start_store(kind=request.param)

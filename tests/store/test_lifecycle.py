@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -255,6 +256,7 @@ def _named(rows: list[tuple[bytes, float]]) -> dict[Any, float]:
     return {name.decode(): score for name, score in rows}
 
 
+@pytest.mark.timeout(600)  # only a counterexample takes so long: to be made small
 def test_every_submission_is_in_exactly_one_place_and_counted_there(any_store: StoreServer) -> None:
     machine = type("Machine", (Lifecycle,), {"url": any_store.url})
     run_state_machine_as_test(machine, settings=examples(40, steps=50))

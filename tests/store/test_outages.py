@@ -281,8 +281,10 @@ async def test_a_denial_that_is_over_lets_all_go_in_their_order(world: World) ->
     probe = await world.next_lease()
     assert probe.submission.submission_id == ids[0]
     assert (await world.settle(probe, forwarded())).released == "denied"
+    released_at = world.now_us
     rest = [(await world.next_lease()).submission.submission_id for _ in range(3)]
     assert rest == ids[1:]
+    assert world.now_us - released_at <= 0.6e6  # at the pace, and no longer one by one
 
 
 async def test_a_long_line_of_denied_ones_does_not_hold_up_others(world: World) -> None:

@@ -171,6 +171,24 @@ async def test_a_later_throttle_lowers_the_ceiling(world: World) -> None:
     assert await rate(world) == pytest.approx(throttled_at * 0.98, abs=0.001)
 
 
+async def test_a_ceiling_that_proves_itself_is_trusted_for_longer(world: World) -> None:
+    await slowed_from_full(world)
+    await world.passes(seconds=1)
+    await calls_until(world, 3.6, within_seconds=5)
+    await world.queue(2)
+    await world.attempt(throttled())  # far below the ceiling: one of ten seconds
+    await calls_until(world, 4.2, within_seconds=20)
+    throttled_at = await rate(world)
+    await world.queue(2)
+    await world.attempt(throttled())  # only when it had been forgotten: the next is one of twenty
+    began = world.now_us
+    while world.now_us - began < 19e6:
+        await world.queue(1)
+        await world.attempt(forwarded())
+        assert await rate(world) <= throttled_at * 0.98 + 0.001
+    await calls_until(world, throttled_at, within_seconds=3)
+
+
 @pytest.mark.parametrize("storm_seconds", [10, 60, 300])
 async def test_a_storm_of_throttles_is_over_soon_after_its_end(world: World, storm_seconds: int) -> None:
     await world.queue(1)

@@ -49,7 +49,7 @@ arrivals = st.lists(st.tuples(gaps_us, st.sampled_from(["new", "new", "new", "re
 
 
 @given(rate=rates, burst=st.integers(1, 12), arrivals=arrivals)
-@examples(60)
+@examples(150)
 async def test_the_rate_limit_is_a_token_bucket(
     client: Redis, rate: Fraction, burst: int, arrivals: list[tuple[int, str]]
 ) -> None:
@@ -156,6 +156,14 @@ async def test_a_lowered_rate_hands_out_no_second_burst(world: World) -> None:
         await world.admit(limits=limits)
     await world.store.set_share(VISION, {"rate": "0.1"})
     assert (await refusal(world, limits)).retry_after_seconds == 10
+
+
+async def test_a_smaller_burst_leaves_no_debt_beyond_itself(world: World) -> None:
+    limits = ShareLimits(rate=1, burst=50)
+    for _ in range(50):
+        await world.admit(limits=limits)
+    await world.store.set_share(VISION, {"burst": "2"})
+    assert (await refusal(world, limits)).retry_after_seconds == 1
 
 
 async def test_replicas_with_different_settings_share_one_bucket(world: World) -> None:

@@ -77,6 +77,14 @@ async def test_what_operators_set_never_expires(world: World) -> None:
     assert await world.client.ttl(world.keys.share(VISION)) > 0
 
 
+@pytest.mark.parametrize("changes", [{"rate": "7"}, {"paused": "1"}])
+async def test_what_operators_set_for_an_idle_share_never_expires(world: World, changes: dict[str, str | None]) -> None:
+    await world.queue(1)
+    await world.attempt(forwarded())
+    await world.store.set_share(VISION, changes)
+    assert await world.client.ttl(world.keys.share(VISION)) == -1
+
+
 async def test_a_pause_never_expires(world: World) -> None:
     await world.queue(1)
     leased = await world.lease()

@@ -6,9 +6,12 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import get_session
 
 from gateway.batch.failures import answer_of
@@ -30,6 +33,14 @@ class Endpoint:
     url: str | None = None
     access_key_id: str | None = None
     secret_access_key: str | None = None
+
+
+class _NoRedirects(AIOHTTPSession):  # type: ignore[misc]
+    """A redirect would repeat the call outside the pace, and send the payload to somebody else."""
+
+    async def _get_session(self, proxy_url: str | None) -> Any:
+        session = await super()._get_session(proxy_url)
+        return SimpleNamespace(request=partial(session.request, allow_redirects=False))
 
 
 # Batch's ids are UUIDs, its ARNs some hundred characters long.
@@ -70,6 +81,7 @@ async def open_batch_client(
         read_timeout=call_timeout_seconds,
         max_pool_connections=concurrency,
         retries={"total_max_attempts": 1},  # the gateway owns the retries
+        http_session_cls=_NoRedirects,
         connector_args={"keepalive_timeout": KEEPALIVE_SECONDS},
     )
     async with get_session().create_client(

@@ -136,6 +136,24 @@ async def test_silence_is_unclear_and_ends_in_time() -> None:
         assert (await call_peer(never_answer, seconds=0.3)).kind is AnswerKind.UNCLEAR
 
 
+@pytest.mark.parametrize("status", [301, 303, 307])
+async def test_a_redirect_is_not_followed_and_unclear(status: int) -> None:
+    calls = []
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        calls.append(1)
+        await answering(status, b"", "Location: /elsewhere")(reader, writer)
+
+    assert (await call_peer(count)).kind is AnswerKind.UNCLEAR
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("job_id", [["a"], {"a": 1}, True, 7, "\ud800", "", "x" * 5000])
+async def test_a_job_id_that_is_none_is_unclear(job_id: object) -> None:
+    body = json.dumps({"jobId": job_id, "jobArn": "A", "jobName": "j"}).encode()
+    assert (await call_peer(answering(200, body))).kind is AnswerKind.UNCLEAR
+
+
 def error_body(message: str) -> bytes:
     return json.dumps({"message": message}).encode()
 

@@ -260,7 +260,7 @@ else
   redis.call('SET', KEYS[1], value)
   local virtual, finish = tonumber(pace[1] or 0), tonumber(tags[1] or 0)
   local back_to = math.max(virtual, finish)
-  if not charged then
+  if not charged and signal ~= 'denied' then -- a denied one keeps its cost: a share full of them must not stay first
     -- As if it had never been leased; but what others were served meanwhile is made up for by one turn, not more.
     back_to = math.max(virtual - 1 / tonumber(tags[7] or tags[6] or 1), finish - cost)
     redis.call('HSET', KEYS[9], 'finish', exact(back_to))

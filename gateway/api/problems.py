@@ -16,9 +16,12 @@ CONTENT_TYPE = "application/problem+json"
 # The first class that fits has it, so kinds stand before what they are kinds of.
 TABLE: dict[type[errors.GatewayError], tuple[str, int]] = {
     errors.MalformedError: ("malformed", 400),
+    errors.ForbiddenError: ("forbidden", 403),
     errors.NotFoundError: ("not-found", 404),
     errors.MethodNotAllowedError: ("method-not-allowed", 405),
     errors.DuplicateRequestError: ("duplicate-request", 409),
+    errors.AlreadyFinalError: ("already-final", 409),
+    errors.WrongStateError: ("wrong-state", 409),
     errors.TooLargeError: ("too-large", 413),
     errors.NotJsonError: ("not-json", 415),
     errors.TokenReusedError: ("token-reused", 422),
@@ -28,6 +31,7 @@ TABLE: dict[type[errors.GatewayError], tuple[str, int]] = {
     errors.TooManySharesError: ("too-many-shares", 429),
     errors.TooManyRequestsError: ("too-many-requests", 429),
     errors.BacklogFullError: ("backlog-full", 503),
+    errors.DeadlineUnreachableError: ("deadline-unreachable", 503),
     errors.NotAcceptingError: ("not-accepting", 503),
     errors.StoreUnavailableError: ("store-unavailable", 503),
     errors.NotReadyError: ("not-ready", 503),
@@ -48,6 +52,8 @@ def problem_of(error: errors.GatewayError) -> dict[str, Any]:
             body["members"] = list(error.members)
         case errors.DuplicateRequestError():
             body["submissionId"] = error.submission.submission_id
+        case errors.AlreadyFinalError() | errors.WrongStateError():
+            body["submissionId"], body["state"] = error.submission.submission_id, error.submission.state
         case errors.RefusedError():
             body["limits"] = [
                 {"name": one.name, "quota": one.quota, "retryAfterSeconds": whole_seconds(one.retry_after_seconds)}

@@ -77,6 +77,26 @@ class NotFoundError(GatewayError):
     """There is no such thing here."""
 
 
+class ForbiddenError(GatewayError):
+    """The caller may not do this."""
+
+
+class AlreadyFinalError(GatewayError):
+    """The submission has a final state."""
+
+    def __init__(self, submission: Submission) -> None:
+        super().__init__(f"The submission is {submission.state.value}, which is final.")
+        self.submission = submission
+
+
+class WrongStateError(GatewayError):
+    """The submission's state does not allow this."""
+
+    def __init__(self, detail: str, submission: Submission) -> None:
+        super().__init__(detail)
+        self.submission = submission
+
+
 class MethodNotAllowedError(GatewayError):
     """This path does not take that method."""
 
@@ -130,6 +150,14 @@ class TooManyRequestsError(GatewayError):
     """This process has too many requests in hand."""
 
     retry_after_seconds = 1.0
+
+
+class DeadlineUnreachableError(GatewayError):
+    """The submission cannot be forwarded by its deadline."""
+
+    def __init__(self, detail: str, *, retry_after_seconds: float) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class NotAcceptingError(GatewayError):

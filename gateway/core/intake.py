@@ -14,6 +14,7 @@ import rfc8785
 from gateway.core.errors import (
     DuplicateRequestError,
     Finding,
+    ForbiddenError,
     InvalidSubmissionError,
     MalformedError,
     NotFoundError,
@@ -56,6 +57,11 @@ class Caller:
     name: str = "anonymous"
     namespace: str = "anonymous"
     operator: bool = True
+
+    def must_be_operator(self) -> None:
+        """Raises ForbiddenError."""
+        if not self.operator:
+            raise ForbiddenError("Only operators may do this.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
+    from datetime import datetime
 
     from gateway.core.attempt import Answer, Leased, Report
     from gateway.core.errors import Finding
     from gateway.core.forecast import Snapshot
     from gateway.core.identity import SubmissionId
+    from gateway.core.reconcile import Candidate
     from gateway.core.share import Share, ShareLimits
     from gateway.core.submission import NewSubmission, Submission
 
@@ -101,6 +103,22 @@ class BatchCalls(Protocol):
     """One call of SubmitServiceJob with frozen parameters; never raises for what the network or Batch does."""
 
     async def submit(self, request: bytes) -> Answer: ...
+
+
+class ErrandCalls(Protocol):
+    """What else is asked of Batch for a submission. No call makes a job, so each may be repeated.
+
+    All raise CallFailedError for whatever the network or Batch does.
+    """
+
+    async def jobs_named(self, request: bytes, since: datetime) -> Sequence[str]:
+        """Ids of the jobs with the frozen request's queue and name created since then, newest first."""
+
+    async def candidate(self, job_id: str) -> Candidate:
+        """A job with the submission that its tag names."""
+
+    async def terminate(self, job_id: str, reason: str) -> None: ...
+    async def update(self, job_id: str, priority: int) -> None: ...
 
 
 class Wakeup(Protocol):

@@ -17,6 +17,7 @@ import click
 from gateway import events
 from gateway.console.shares import shares
 from gateway.console.submissions import submissions
+from gateway.console.upstreams import upstreams
 from gateway.dev.command import dev_command
 from gateway.emulator.command import emulator_command
 from gateway.settings import Settings, SettingsError, load_settings, without_effect
@@ -94,15 +95,25 @@ def serve(config: Path | None, role: Role, workers: int, *, shared_port: bool) -
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")
 def check(config: Path | None, *, as_json: bool) -> None:
-    """Check the settings and the store's promise."""
+    """Check the settings, the store's promise, and that no queue moves away from where its submissions still are."""
     settings = _settings(config, as_json=as_json)
     from gateway.core.errors import StoreUnavailableError
+    from gateway.core.upstream import Routes, Upstream
     from gateway.store.connection import connect
     from gateway.store.durability import shortcomings
+    from gateway.store.holdings import moved_queues
+
+    routes = Routes(
+        [
+            Upstream(name=one.name, region=one.region, account=one.account, queues=one.queues)
+            for one in settings.upstream
+        ]
+    )
 
     async def look() -> list[str]:
         async with connect(settings.store.url) as client:
-            return await shortcomings(client, settings.store.durability)
+            broken = await shortcomings(client, settings.store.durability)
+            return [*broken, *await moved_queues(client, settings.store.prefix, routes)]
 
     try:
         problems = asyncio.run(look())
@@ -117,6 +128,7 @@ main.add_command(dev_command, "dev")
 main.add_command(emulator_command, "emulator")
 main.add_command(shares)
 main.add_command(submissions)
+main.add_command(upstreams)
 
 
 def run_loop(work: Coroutine[None, None, None]) -> None:

@@ -92,7 +92,7 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "A submission reached its last state; level error for unknown, warning for rejected.",
         {
             **_ATTEMPT,
-            "state": "forwarded, rejected or unknown",
+            "state": "forwarded, rejected, unknown, canceled or expired",
             "queue_seconds": "from acceptance to here",
             "attempts": "how many leases it took",
             "job_id": "Batch's job id",
@@ -102,6 +102,31 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "late_forward": (
         "Batch made a job for a submission that was final already, or a second one.",
         {**{name: _ATTEMPT[name] for name in ("upstream", "submission_id", "share")}, "job_id": "Batch's job id"},
+    ),
+    "submission_changed": (
+        "A caller or an operator changed a submission that was accepted.",
+        {
+            "request_id": "of the request",
+            "principal": "who",
+            "submission_id": "the submission",
+            "share": "queue/share",
+            "change": "cancel, priority, redrive or resolve",
+            "state": "the submission's state after it",
+        },
+    ),
+    "errand": (
+        "Batch was asked for something beside submitting: a look for a job, a termination, an update.",
+        {
+            **_ATTEMPT,
+            "kind": "look, terminate or update",
+            "outcome": "found, looked (none yet), unknown (given up), done, later (the call failed)",
+            "verdict": "what settling did: settled, stale, gone, owned (the job is another submission's)",
+            "lease": "number of the lease, which fences",
+            "looks": "how many looks found nothing before",
+            "job_id": "Batch's job id",
+            "error_code": "Batch's error code, or the failure's name",
+            "error_message": "Batch's message, at most 500 characters",
+        },
     ),
     "upstream_paced": ("Batch throttled, and calls go slower.", {"upstream": "its name", "rate": "calls a second now"}),
     "upstream_held": (
@@ -127,6 +152,15 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "changes": "what was set; null puts the settings' value back",
         },
     ),
+    "upstream_changed": (
+        "An operator set something for an upstream, for the whole fleet.",
+        {
+            "request_id": "of the request",
+            "principal": "who",
+            "upstream": "its name",
+            "changes": "what was set; null switches on again, and puts the settings' rate back",
+        },
+    ),
     "share_status": (
         "Every ten seconds, for each share with a backlog, and those that are paused or overridden.",
         {
@@ -148,7 +182,10 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "leased": "calls in flight, of the fleet",
             "delayed": "submissions that wait for a retry",
             "forwarded": "submissions forwarded since the store began",
-            "condition": "calling, held or outage",
+            "throttled": "calls that Batch throttled since the store began",
+            "accepting": "false where operators switched acceptance off",
+            "forwarding": "false where operators switched forwarding off",
+            "condition": "calling, throttled (Batch told to wait), held (credentials), outage or stopped (operators)",
         },
     ),
     "store_unavailable": (

@@ -17,21 +17,34 @@ from gateway.api.auth import NoAuthentication
 from gateway.api.codec import Decoder
 from gateway.batch.batch_client import Endpoint, open_batch_client
 from gateway.batch.payload import TrainingJobCheck
+from gateway.core.changes import Changes
+from gateway.core.errands import Errands
+from gateway.core.explanation import Explainer
 from gateway.core.forwarder import Forwarder
 from gateway.core.intake import Intake
+from gateway.core.journal import Journal
+from gateway.core.lookup import Lookup
+from gateway.core.outlook import Outlook
 from gateway.core.pace import PaceRules
 from gateway.core.share import ShareLimits, ShareRule, ShareRules
 from gateway.core.status import StatusReport
 from gateway.core.upstream import Routes, Upstream
 from gateway.store.bounds import StoreBounds
+from gateway.store.changes import SubmissionChanges
 from gateway.store.connection import connect
 from gateway.store.durability import StoreWatch
+from gateway.store.errands import ErrandQueue
 from gateway.store.hints import Hints
+from gateway.store.holdings import UpstreamNote
+from gateway.store.index import SubmissionIndex
 from gateway.store.keys import Keys
 from gateway.store.redis_store import RedisStore
+from gateway.store.sweep import IndexSweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from redis.asyncio import Redis
 
     from gateway.core.ports import Log
     from gateway.settings import Settings, UpstreamSettings
@@ -40,6 +53,8 @@ Role = Literal["api", "forwarder", "all"]
 
 # At the end of the drain: a handler under way waits for the store at most this long.
 HANDLER_GRACE_SECONDS = 3.0
+# Looks, terminations and updates under way, per process and upstream.
+ERRANDS_AT_ONCE = 4
 
 
 class Part(Protocol):
@@ -58,6 +73,20 @@ class AwsKeys:
 
     access_key_id: str
     secret_access_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenUpstream:
+    """One account and Region, and what of the store and the log belongs to it alone."""
+
+    upstream: Upstream
+    keys: Keys
+    pace: PaceRules
+    store: RedisStore
+    index: SubmissionIndex
+    changes: SubmissionChanges
+    hints: Hints
+    journal: Journal
 
 
 class Gateway:
@@ -104,28 +133,18 @@ class Gateway:
             if watch.seen_broken:
                 raise PromiseBrokenError("\n".join(watch.seen_broken))
             parts: list[Part] = [watch]
-            hints, stores, upstreams = {}, {}, []
-            for section in self._settings.upstream:
-                upstream = _upstream(section)
-                keys = Keys(self._settings.store.prefix, upstream.tag)
-                pace = PaceRules(rate=section.rate, burst=section.burst)
-                store = RedisStore(
-                    client, keys, pace=pace, bounds=self._bounds(), promise=lambda: watch.broken_promises
-                )
-                upstreams.append(upstream)
-                stores[upstream.tag], hints[upstream.tag] = store, Hints(client, keys)
-                parts.append(hints[upstream.tag])
+            upstreams = [self._upstream(section, client, watch) for section in self._settings.upstream]
+            for section, upstream in zip(self._settings.upstream, upstreams, strict=True):
+                parts.append(upstream.hints)
                 if self._role != "api":
-                    line = RedisStore(forwarding, keys, pace=pace, bounds=self._bounds())
-                    parts.append(await self._forwarder(opened, section, line, hints[upstream.tag]))
-                    parts.append(StatusReport(upstream=section.name, store=store, log=self._log))
+                    parts += await self._forwarding(opened, section, upstream, forwarding)
+            parts.append(UpstreamNote(client, self._settings.store.prefix, [one.upstream for one in upstreams]))
             port = None
             if self._role != "forwarder":
-                app = self._app(Routes(upstreams), stores, hints, watch)
-                port = await self._listen(opened, app)
+                port = await self._listen(opened, self._app(upstreams, watch))
             self._tell_started(port)
             started(port or 0)
-            await self._run_parts(parts, list(hints.values()), stop, hurry or asyncio.Event())
+            await self._run_parts(parts, [one.hints for one in upstreams], stop, hurry or asyncio.Event())
             began = time.monotonic()
         self._log.info("stopped", seconds=round(time.monotonic() - began + self._drained_seconds, 3))
 
@@ -159,10 +178,26 @@ class Gateway:
                 task.cancel()
             self._drained_seconds = time.monotonic() - began
 
-    async def _forwarder(
-        self, opened: AsyncExitStack, section: UpstreamSettings, store: RedisStore, hints: Hints
-    ) -> Forwarder:
-        forward = self._settings.forward
+    def _upstream(self, section: UpstreamSettings, client: Redis, watch: StoreWatch) -> OpenUpstream:
+        upstream = _upstream(section)
+        keys, bounds = Keys(self._settings.store.prefix, upstream.tag), self._bounds()
+        pace = PaceRules(rate=section.rate, burst=section.burst)
+        return OpenUpstream(
+            upstream=upstream,
+            keys=keys,
+            pace=pace,
+            store=RedisStore(client, keys, pace=pace, bounds=bounds, promise=lambda: watch.broken_promises),
+            index=SubmissionIndex(client, keys),
+            changes=SubmissionChanges(client, keys, bounds=bounds),
+            hints=Hints(client, keys),
+            journal=Journal(section.name, self._log),
+        )
+
+    async def _forwarding(
+        self, opened: AsyncExitStack, section: UpstreamSettings, upstream: OpenUpstream, client: Redis
+    ) -> list[Part]:
+        """What one upstream needs to be forwarded, on the store's connections of its own."""
+        forward, bounds = self._settings.forward, self._bounds()
         batch = await opened.enter_async_context(
             open_batch_client(
                 Endpoint(
@@ -170,35 +205,60 @@ class Gateway:
                     url=section.endpoint_url,
                     access_key_id=self._aws_keys.access_key_id if self._aws_keys else None,
                     secret_access_key=self._aws_keys.secret_access_key if self._aws_keys else None,
+                    role_arn=section.role_arn,
                 ),
                 concurrency=forward.concurrency,
                 call_timeout_seconds=forward.call_timeout_seconds,
             )
         )
-        return Forwarder(
-            upstream=section.name,
-            store=store,
+        forwarder = Forwarder(
+            store=RedisStore(client, upstream.keys, pace=upstream.pace, bounds=bounds),
             batch=batch,
-            wakeup=hints,
-            log=self._log,
+            wakeup=upstream.hints,
+            journal=upstream.journal,
             max_attempts=forward.max_attempts,
             lease_seconds=forward.lease_seconds,
             call_timeout_seconds=forward.call_timeout_seconds,
             concurrency=forward.concurrency,
         )
+        errands = Errands(
+            store=ErrandQueue(client, upstream.keys, bounds=bounds),
+            batch=batch.errands,
+            journal=upstream.journal,
+            concurrency=ERRANDS_AT_ONCE,
+            lease_seconds=forward.lease_seconds,
+        )
+        return [
+            forwarder,
+            errands,
+            StatusReport(upstream=section.name, store=upstream.store, log=self._log),
+            IndexSweep(upstream.index, retention_seconds=bounds.retention_seconds),
+        ]
 
-    def _app(
-        self, routes: Routes, stores: dict[str, RedisStore], hints: dict[str, Hints], watch: StoreWatch
-    ) -> web.Application:
+    def _app(self, upstreams: list[OpenUpstream], watch: StoreWatch) -> web.Application:
         http = self._settings.http
+        routes = Routes([one.upstream for one in upstreams])
+        stores = {one.upstream.tag: one.store for one in upstreams}
+        outlooks = {tag: Outlook(store) for tag, store in stores.items()}
         intake = Intake(
             routes=routes,
             stores=stores,
-            hints=hints,
+            outlooks=outlooks,
             rules=_share_rules(self._settings),
-            draining=self._draining,
             duplicates=http.duplicates,
             require_token=http.require_token,
+        )
+        lookup = Lookup(
+            routes=routes,
+            stores={one.upstream.tag: one.index for one in upstreams},
+            hints={one.upstream.tag: one.hints for one in upstreams},
+            draining=self._draining,
+        )
+        changes = Changes(
+            routes=routes,
+            lookup=lookup,
+            stores={one.upstream.tag: one.changes for one in upstreams},
+            journals={one.upstream.tag: one.journal for one in upstreams},
         )
         decoder = Decoder(
             queue_name=lambda queue: routes.resolve(queue)[1],
@@ -207,10 +267,19 @@ class Gateway:
         )
         return make_app(
             intake=intake,
+            lookup=lookup,
+            changes=changes,
+            explainer=Explainer(
+                shares=stores,
+                upstreams=stores,
+                denials={one.upstream.tag: one.index for one in upstreams},
+                snapshots=stores,
+            ),
             decoder=decoder,
             authenticator=NoAuthentication(),
             queue_routes=routes,
             share_stores=stores,
+            upstream_stores=stores,
             log=self._log,
             draining=self._draining,
             missing=lambda: watch.missing + (["This process is draining."] if self._draining.is_set() else []),

@@ -35,6 +35,10 @@ NOT_SETTINGS = frozenset({"GATEWAY_CONFIG", "GATEWAY_URL"})
 _SERVICE_LINK = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _SERVICE_URL = re.compile(r"(\w+_)?PORT=(tcp|udp|sctp)://.*")
 
+# A path of up to 512 characters, a name of up to 64: what IAM's CreateRole takes.
+_ROLE_ARN = r"arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/([!-\x7f]{1,510}/)?[A-Za-z0-9_+=,.@-]{1,64}"
+_ROLE_ARN_SENTENCE = "must be a role's ARN such as arn:aws:iam::123456789012:role/batch-gateway"
+
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -46,6 +50,12 @@ def _like(pattern: str, sentence: str) -> Callable[[str], str]:
         return text
 
     return check
+
+
+def _none_or_one_in_1000_seconds(rate: float) -> float:
+    if 0 < rate < 1e-3:  # noqa: PLR2004 - as PATCH /v1/shares has it: slower would be no limit, by overflow
+        raise ValueError("should be 0 or at least 0.001")
+    return rate
 
 
 class SettingsError(Exception):
@@ -163,20 +173,13 @@ class UpstreamSettings(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "main"
     region: Annotated[str, AfterValidator(_like(r"[a-z]{2}(-[a-z]+)+-[0-9]+", "must be a Region such as us-east-1"))]
     account: Annotated[str, AfterValidator(_like(r"[0-9]{12}", 'must be twelve digits in quotes: "123456789012"'))]
-    rate: Annotated[float, Field(gt=0, le=10_000)] = 5.0
+    rate: Annotated[float, Field(ge=1e-3, le=10_000)] = 5.0
     burst: Annotated[int, Field(ge=1, le=1000)] = 1
     describe_rate: Annotated[float, Field(gt=0)] = 30.0
     queues: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
     endpoint_url: str | None = None
-    role_arn: str | None = None
+    role_arn: Annotated[str, AfterValidator(_like(_ROLE_ARN, _ROLE_ARN_SENTENCE))] | None = None
     submission_tag: bool = True
-
-    @field_validator("role_arn")
-    @classmethod
-    def _role_is_built(cls, role_arn: str | None) -> str | None:
-        if role_arn is not None:
-            raise ValueError("is not built yet; give the process that role's credentials")
-        return role_arn
 
 
 class ShareSettings(_Section):
@@ -184,18 +187,11 @@ class ShareSettings(_Section):
 
     queue: str
     share: str
-    rate: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    rate: Annotated[float, Field(ge=0, le=1e6), AfterValidator(_none_or_one_in_1000_seconds)] = 0.0
     burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     weight: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     max_queued: Annotated[int, Field(ge=0)] = 10_000
     over_limit: Literal["reject", "delay"] = "reject"
-
-    @field_validator("over_limit")
-    @classmethod
-    def _over_limit_is_built(cls, over_limit: str) -> str:
-        if over_limit == "delay":
-            raise ValueError('"delay" is not built yet; use "reject"')
-        return over_limit
 
 
 class Settings(_Section):

@@ -334,13 +334,13 @@ REFUSED = {
         UPSTREAM + '[auth]\nmode = ["keys"]',
         'file: auth.mode: only ["none"] is built yet; put the gateway behind something that authenticates',
     ),
-    "a role": (
+    "no role": (
         UPSTREAM + 'role_arn = "arn:aws:iam::1:role/x"',
-        "file: upstream.0.role_arn: is not built yet; give the process that role's credentials",
+        "file: upstream.0.role_arn: must be a role's ARN such as arn:aws:iam::123456789012:role/batch-gateway",
     ),
-    "delay": (
-        UPSTREAM + '[[share]]\nqueue = "a"\nshare = "b"\nover_limit = "delay"',
-        'file: share.0.over_limit: "delay" is not built yet; use "reject"',
+    "a rate without end": (
+        UPSTREAM + '[[share]]\nqueue = "a"\nshare = "b"\nrate = 5e-324',
+        "file: share.0.rate: should be 0 or at least 0.001",
     ),
 }
 

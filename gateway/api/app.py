@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.api import batches, docs, health, keys, shares, submissions
+from gateway.api import batches, docs, edits, explanations, health, keys, lists, shares, submissions, upstreams
 from gateway.api.middleware import middlewares
 
 if TYPE_CHECKING:
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
     from gateway.api.auth import Authenticator
     from gateway.api.codec import Decoder
+    from gateway.core.changes import Changes
+    from gateway.core.explanation import Explainer
     from gateway.core.intake import Intake
-    from gateway.core.ports import Log, ShareStore
+    from gateway.core.lookup import Lookup
+    from gateway.core.ports import Log, ShareStore, UpstreamStore
     from gateway.core.upstream import Routes
 
 # Batch takes 30 KiB; JSON may write a character in six (\u0041), so this is all that could become such a request.
@@ -28,25 +31,33 @@ MAX_REQUESTS = 10_000
 def make_app(
     *,
     intake: Intake,
+    lookup: Lookup,
+    changes: Changes,
+    explainer: Explainer,
     decoder: Decoder,
     authenticator: Authenticator,
     queue_routes: Routes,
     share_stores: Mapping[str, ShareStore],
+    upstream_stores: Mapping[str, UpstreamStore],
     log: Log,
     missing: Callable[[], list[str]],
     draining: asyncio.Event | None = None,
 ) -> web.Application:
-    """`missing` says what readiness lacks now, in sentences; `share_stores` are by the upstream's tag."""
+    """`missing` says what readiness lacks now, in sentences; `share_stores` and `upstream_stores` are by tag."""
     app = web.Application(middlewares=middlewares(), client_max_size=MAX_BODY_BYTES)
     app[keys.INTAKE] = intake
+    app[keys.LOOKUP] = lookup
+    app[keys.CHANGES] = changes
+    app[keys.EXPLAINER] = explainer
     app[keys.DECODER] = decoder
     app[keys.AUTHENTICATOR] = authenticator
     app[keys.ROUTES] = queue_routes
     app[keys.SHARES] = share_stores
+    app[keys.UPSTREAMS] = upstream_stores
     app[keys.LOG] = log
     app[keys.MISSING] = missing
     app[keys.DRAINING] = draining or asyncio.Event()
     app[keys.MAX_REQUESTS] = MAX_REQUESTS
-    for module in (submissions, batches, shares, health, docs):
+    for module in (submissions, batches, lists, edits, explanations, shares, upstreams, health, docs):
         app.add_routes(module.routes())
     return app

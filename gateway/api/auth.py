@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.core.intake import Caller
+from gateway.core.caller import Caller
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.api.bodies import json_object, known_query
 from gateway.api.codec import encode
+from gateway.api.headers import deadline_of
 from gateway.api.keys import CALLER, DECODER, INTAKE, LOG, REQUEST_ID, TRACEPARENT, Told
 from gateway.api.problems import problem_of, whole_seconds
 from gateway.core.errors import (
@@ -24,6 +25,8 @@ from gateway.core.errors import (
 from gateway.core.submission import State
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from gateway.core.intake import Accepted
 
 MAX_ITEMS = 500
@@ -49,15 +52,15 @@ def routes() -> list[web.AbstractRouteDef]:
 async def submit_batch(request: web.Request) -> web.Response:
     """200 with a result for each, in order: what POST /v1/submissions would have answered to one after another."""
     known_query(request)
-    for name in ("Deadline", "Idempotency-Key"):
-        if name in request.headers:
-            raise MalformedError(f"The header {name} is for one submission; in a batch each has its own clientToken.")
+    if "Idempotency-Key" in request.headers:
+        raise MalformedError("The header Idempotency-Key is for one submission; in a batch each has its clientToken.")
+    deadline = deadline_of(request)
     items = _items(await json_object(request.clone(client_max_size=MAX_BATCH_BYTES)))
     submitting = []
     turn = time.perf_counter()
     for item in items:
         # begun in order, so that they arrive at the store in order; it takes those that wait together
-        submitting.append(asyncio.ensure_future(_submit(request, item)))
+        submitting.append(asyncio.ensure_future(_submit(request, item, deadline)))
         if time.perf_counter() - turn > TURN_SECONDS:
             await asyncio.sleep(0)
             turn = time.perf_counter()
@@ -81,11 +84,13 @@ def _items(body: dict[str, Any]) -> list[Any]:
     return items
 
 
-async def _submit(request: web.Request, item: Any) -> dict[str, Any]:
+async def _submit(request: web.Request, item: Any, deadline: datetime | None) -> dict[str, Any]:
     """One item's result; whatever is wrong with it spoils no other."""
     try:
         asked = request.app[DECODER].request(item)
-        accepted = await request.app[INTAKE].submit(asked, request[CALLER], request.get(TRACEPARENT))
+        accepted = await request.app[INTAKE].submit(
+            asked, request[CALLER], traceparent=request.get(TRACEPARENT), deadline=deadline
+        )
         return await _result(request, accepted)
     except Exception as error:  # noqa: BLE001 - a bug with one item must not hide what became of the others
         if not isinstance(error, GatewayError):

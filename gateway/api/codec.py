@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from gateway.core.ports import PayloadCheck
+    from gateway.core.submission import Attempt
 
 MAX_TAGS = 50
 PayloadPolicy = Literal["strict", "warn", "off"]
@@ -47,7 +48,7 @@ def _no_aws_prefix(key: str) -> str:
     return key
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     if not text.isprintable():
         raise PydanticCustomError("printable", "must hold printable characters only")
     return text
@@ -56,7 +57,7 @@ def _printable(text: str) -> str:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 Whole = BeforeValidator(_whole_number)
 TagKey = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_no_aws_prefix)]
-Printable512 = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_printable)]
+Printable512 = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(printable)]
 
 
 class _Members(BaseModel):
@@ -93,7 +94,7 @@ class SubmitServiceJob(_Members):
     quota_share_name: Name | None = None
     retry_strategy: RetryStrategy | None = None
     scheduling_priority: Annotated[int, Whole, Field(ge=0, le=9999)] | None = None
-    share_identifier: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_printable)] | None = None
+    share_identifier: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(printable)] | None = None
     tags: Annotated[dict[TagKey, Annotated[str, Field(max_length=256)]], Field(max_length=MAX_TAGS)] | None = None
     timeout_config: TimeoutConfig | None = None
 
@@ -213,18 +214,18 @@ def encode(submission: Submission) -> dict[str, Any]:
         "clientToken": submission.client_token,
         "tokenGenerated": submission.token_generated,
         "state": submission.state.value,
-        "cancelRequested": False,
+        "cancelRequested": submission.cancel_requested,
         "jobName": submission.job_name,
         "jobQueue": submission.job_queue,
         "schedulingPriority": submission.priority,
         "acceptedAt": timestamp(submission.accepted_at),
-        "attempts": [
-            {"at": timestamp(one.at), "outcome": one.outcome, "error": one.error} for one in submission.attempts
-        ],
+        "attempts": [encode_attempt(one) for one in submission.attempts],
         "warnings": encode_findings(submission.warnings),
     }
     if submission.share_kind:
         body[submission.share_kind] = submission.share.name
+    if submission.deadline:
+        body["deadline"] = timestamp(submission.deadline)
     if submission.state is State.FORWARDED and submission.settled_at:
         body["forwardedAt"] = timestamp(submission.settled_at)
     if submission.job_id:
@@ -236,6 +237,10 @@ def encode(submission: Submission) -> dict[str, Any]:
         body["position"] = submission.position
         body["estimatedForwardAt"] = timestamp(expected) if expected else None
     return body
+
+
+def encode_attempt(attempt: Attempt) -> dict[str, Any]:
+    return {"at": timestamp(attempt.at), "outcome": attempt.outcome, "error": attempt.error}
 
 
 def encode_findings(findings: Sequence[Finding]) -> list[dict[str, str]]:

@@ -10,8 +10,12 @@ from aiohttp import web
 
 from gateway.api.auth import Authenticator
 from gateway.api.codec import Decoder
-from gateway.core.intake import Caller, Intake
-from gateway.core.ports import Log, ShareStore
+from gateway.core.caller import Caller
+from gateway.core.changes import Changes
+from gateway.core.explanation import Explainer
+from gateway.core.intake import Intake
+from gateway.core.lookup import Lookup
+from gateway.core.ports import Log, ShareStore, UpstreamStore
 from gateway.core.upstream import Routes
 
 if TYPE_CHECKING:
@@ -36,10 +40,14 @@ class Told:
 Told.KEY = web.RequestKey("told", Told)
 
 INTAKE = web.AppKey("intake", Intake)
+LOOKUP = web.AppKey("lookup", Lookup)
+CHANGES = web.AppKey("changes", Changes)
+EXPLAINER = web.AppKey("explainer", Explainer)
 DECODER = web.AppKey("decoder", Decoder)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 ROUTES = web.AppKey("routes", Routes)
 SHARES: web.AppKey[Mapping[str, ShareStore]] = web.AppKey("shares")
+UPSTREAMS: web.AppKey[Mapping[str, UpstreamStore]] = web.AppKey("upstreams")
 LOG = web.AppKey("log", Log)
 MISSING: web.AppKey[Callable[[], list[str]]] = web.AppKey("missing")
 DRAINING = web.AppKey("draining", asyncio.Event)

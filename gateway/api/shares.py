@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from gateway.api.bodies import json_object
 from gateway.api.codec import Whole, pydantic_findings
@@ -18,15 +19,26 @@ if TYPE_CHECKING:
     from gateway.core.ports import ShareStatus, ShareStore
 
 
+# As Batch has it for shareIdentifier.
+MAX_NAME = 255
+
+
+def _none_or_one_in_1000_seconds(rate: float) -> float:
+    if 0 < rate < 1e-3:  # noqa: PLR2004 - slower is a pause; at 5e-324 a second the time between two is infinite
+        raise PydanticCustomError("rate", "should be 0 or at least 0.001")
+    return rate
+
+
 class ShareChange(BaseModel):
     """What an operator sets; null puts the settings' value back."""
 
     model_config = ConfigDict(strict=True, extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
 
-    rate: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    rate: Annotated[float, Field(ge=0, le=1e6), AfterValidator(_none_or_one_in_1000_seconds)] | None = None
     burst: Annotated[int, Whole, Field(ge=1, le=1_000_000)] | None = None
     weight: Annotated[float, Field(ge=1e-3, le=1e3)] | None = None
     max_queued: Annotated[int, Whole, Field(ge=0, le=100_000_000)] | None = None
+    over_limit: Literal["reject", "delay"] | None = None
     paused: bool | None = None
 
 
@@ -52,7 +64,8 @@ async def show(request: web.Request) -> web.Response:
 
 
 async def change(request: web.Request) -> web.Response:
-    """Change rate, burst, weight, maxQueued or pause of one share, at once for every replica."""
+    """Change limits, weight or pause of one share, at once for every replica."""
+    request[CALLER].must_be_operator()
     share, store = _of(request)
     body = await json_object(request)
     try:
@@ -76,7 +89,10 @@ def _of(request: web.Request) -> tuple[Share, ShareStore]:
         upstream, queue = request.app[ROUTES].resolve(request.match_info["queue"])
     except ValueError as error:
         raise NotFoundError(f"The queue {error}.") from error
-    share = Share(queue, request.match_info["share"])
+    name = request.match_info["share"]
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise NotFoundError(f"A share's name has 1-{MAX_NAME} printable characters.")
+    share = Share(queue, name)
     request[Told.KEY].share = str(share)
     return share, request.app[SHARES][upstream.tag]
 
@@ -84,7 +100,7 @@ def _of(request: web.Request) -> tuple[Share, ShareStore]:
 def _text(value: object) -> str | None:
     if isinstance(value, bool):
         return "1" if value else None
-    return None if value is None else repr(value)
+    return None if value is None else str(value)
 
 
 def _encode(status: ShareStatus) -> dict[str, Any]:

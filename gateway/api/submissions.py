@@ -2,59 +2,56 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from aiohttp import web
 
 from gateway.api.bodies import json_object, known_query
 from gateway.api.codec import encode, encode_findings
-from gateway.api.keys import CALLER, DECODER, INTAKE, TRACEPARENT, Told
+from gateway.api.headers import deadline_of, idempotency_key, preferred_wait
+from gateway.api.keys import CALLER, DECODER, INTAKE, LOOKUP, TRACEPARENT, Told
 from gateway.core.errors import (
     DuplicateRequestError,
     MalformedError,
-    NotFoundError,
     StoreUnavailableError,
     TokenReusedError,
 )
-from gateway.core.identity import SubmissionId
 from gateway.core.submission import State, Submission
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from gateway.core.intake import Accepted
     from gateway.core.submission import SubmissionRequest
 
-MAX_WAIT_SECONDS = 30.0
-MAX_TOKEN_CHARACTERS = 64
 
-_WAIT = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*', re.IGNORECASE)
+# /v1/submissions/batch is a path of its own, for other methods too.
+SUBMISSION_PATH = r"/v1/submissions/{id:(?!batch$)[^/]+}"
 
 
 def routes() -> list[web.AbstractRouteDef]:
     return [
         web.post("/v1/submissions", submit),
-        web.get("/v1/submissions/{id}", show),
+        web.get(SUBMISSION_PATH, show),
     ]
 
 
 async def submit(request: web.Request) -> web.Response:
     """202 while it is queued, 200 once it is final; `Prefer: wait=N` holds the answer back until then."""
-    if "Deadline" in request.headers:  # who has one must not be forwarded after it
-        raise MalformedError("The header Deadline is not built yet.")
     wait_seconds = preferred_wait(request)
+    deadline = deadline_of(request)
     header_token = idempotency_key(request)
     known_query(request, "dryRun")
     body = await json_object(request)
     asked = request.app[DECODER].request(body, header_token)
     if _dry_run(request):
         return await _checked(request, asked)
-    accepted = await _accept(request, asked)
+    accepted = await _accept(request, asked, deadline)
     submission = accepted.submission
     if wait_seconds and submission.state is State.QUEUED:
         with suppress(StoreUnavailableError):  # it is accepted: a store that goes away now takes nothing back
-            submission = await request.app[INTAKE].find_settled(submission, request[CALLER], wait_seconds)
+            submission = await request.app[LOOKUP].find_settled(submission, request[CALLER], wait_seconds)
     response = await _resource(request, submission, waited=wait_seconds)
     response.headers["Location"] = f"/v1/submissions/{submission.submission_id}"
     if accepted.replayed:
@@ -65,43 +62,18 @@ async def submit(request: web.Request) -> web.Response:
 async def show(request: web.Request) -> web.Response:
     """The submission as it stands, or once it has left `queued` with `Prefer: wait=N`."""
     wait_seconds = preferred_wait(request)
-    try:
-        wanted = SubmissionId(str(UUID(request.match_info["id"])))
-    except ValueError:
-        raise NotFoundError("A submission's id is a UUID.") from None
-    request[Told.KEY].submission_id = wanted
-    submission = await request.app[INTAKE].find(wanted, request[CALLER])
+    known_query(request)
+    submission = await request.app[LOOKUP].find(request.match_info["id"], request[CALLER])
+    tell_about(request, submission)
     if wait_seconds:
-        submission = await request.app[INTAKE].find_settled(submission, request[CALLER], wait_seconds)
-    request[Told.KEY].share = str(submission.share)
+        submission = await request.app[LOOKUP].find_settled(submission, request[CALLER], wait_seconds)
     return await _resource(request, submission, waited=wait_seconds, found=True)
 
 
-def preferred_wait(request: web.Request) -> float:
-    """The seconds of `Prefer: wait=N` (RFC 7240), at most 30; 0 without one or with one that makes no sense."""
-    for header in request.headers.getall("Prefer", []):
-        for preference in header.split(","):
-            match = _WAIT.fullmatch(preference.split(";")[0])
-            if match:
-                return min(float(match[1]), MAX_WAIT_SECONDS)
-    return 0.0
-
-
-def idempotency_key(request: web.Request) -> str | None:
-    """The header's value, bare or quoted as a structured field's string. Raises MalformedError."""
-    values = set(request.headers.getall("Idempotency-Key", []))
-    if not values:
-        return None
-    if len(values) > 1:
-        raise MalformedError("The header Idempotency-Key is there twice, with different values.")
-    value = values.pop().strip()
-    if value.startswith('"'):
-        if not value.endswith('"') or len(value) < len('""') + 1:
-            raise MalformedError("The header Idempotency-Key has an opening quote and no closing one, or is empty.")
-        value = re.sub(r'\\(["\\])', r"\1", value[1:-1])
-    if not 1 <= len(value) <= MAX_TOKEN_CHARACTERS or not value.isprintable():
-        raise MalformedError(f"The header Idempotency-Key must hold 1 to {MAX_TOKEN_CHARACTERS} printable characters.")
-    return value
+def tell_about(request: web.Request, submission: Submission) -> None:
+    """For the canonical line."""
+    told = request[Told.KEY]
+    told.submission_id, told.share = submission.submission_id, str(submission.share)
 
 
 def _dry_run(request: web.Request) -> bool:
@@ -121,11 +93,13 @@ async def _checked(request: web.Request, asked: SubmissionRequest) -> web.Respon
     return web.json_response(body)
 
 
-async def _accept(request: web.Request, asked: SubmissionRequest) -> Accepted:
+async def _accept(request: web.Request, asked: SubmissionRequest, deadline: datetime | None) -> Accepted:
     told = request[Told.KEY]
     told.share = str(asked.share)
     try:
-        accepted = await request.app[INTAKE].submit(asked, request[CALLER], request.get(TRACEPARENT))
+        accepted = await request.app[INTAKE].submit(
+            asked, request[CALLER], traceparent=request.get(TRACEPARENT), deadline=deadline
+        )
     except (TokenReusedError, DuplicateRequestError) as error:
         told.submission_id = error.submission.submission_id
         raise

@@ -50,6 +50,10 @@ CREDENTIAL_CODES = frozenset(
     }
 )
 DENIED_CODES = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "NotAuthorized"})
+# What we call of Batch. An error of any other operation comes from the chain of credentials, which calls STS and SSO.
+BATCH_OPERATIONS = frozenset(
+    {"SubmitServiceJob", "ListServiceJobs", "DescribeServiceJob", "TerminateServiceJob", "UpdateServiceJob"}
+)
 # A refusal that passes by itself (FACTS.md, "What goes wrong in the field").
 TRANSIENT_WORDS = "Failed to create shareIdentifier"
 
@@ -73,7 +77,7 @@ _SERVER_ERROR, _REQUEST_TIMEOUT, _TOO_MANY, _UNAUTHORIZED, _FORBIDDEN, _BAD_REQU
 
 
 def answer_of(error: BaseException) -> Answer:
-    """The answer that an exception of a SubmitServiceJob call stands for."""
+    """The answer that an exception of a call to Batch stands for."""
     if isinstance(error, boto.ClientError):
         return _of_response(error)
     if isinstance(error, TimeoutError):
@@ -85,7 +89,7 @@ def answer_of(error: BaseException) -> Answer:
     kind = _kind_of(error)
     if kind is AnswerKind.UNCLEAR and isinstance(error, boto.EndpointConnectionError):
         return Answer(kind=kind, code="ConnectionLost", message="The connection was lost after the request was sent.")
-    return Answer(kind=kind, code=type(error).__name__, message=_first_line(error))
+    return Answer(kind=kind, code=type(error).__name__, message=first_line(error))
 
 
 def _kind_of(error: BaseException) -> AnswerKind:
@@ -107,10 +111,10 @@ def _of_response(error: boto.ClientError) -> Answer:
     status = int(metadata.get("HTTPStatusCode", 0))
     headers = metadata.get("HTTPHeaders", {})
     kind = AnswerKind.CREDENTIALS
-    if error.operation_name == "SubmitServiceJob":  # else it is the chain of credentials that could not get any
+    if error.operation_name in BATCH_OPERATIONS:
         kind = _kind_of_response(status, code, message)
     if kind is AnswerKind.CREDENTIALS:  # what follows the first line may quote the signed request, tokens and all
-        message = (message.splitlines() or [""])[0]
+        message = first_line(message)
     return Answer(
         kind=kind,
         code=code or str(status),
@@ -146,5 +150,5 @@ def _told_seconds(headers: dict[str, str]) -> float:
     return 0.0
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str) -> str:
     return (str(error).splitlines() or [""])[0]

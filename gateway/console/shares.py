@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.live import Live
 
 from gateway.console.client import GatewayClient, json_option, url_option
-from gateway.console.tables import duration, table
+from gateway.console.tables import duration, table, watching
 
 COLUMNS = ("share", "queued", "oldest", "weight", "set by operators", "")
 NUMBERS = ("queued", "weight")
@@ -32,18 +30,11 @@ def list_shares(url: str, *, as_json: bool, watch: bool) -> None:
     if as_json:
         click.echo(json.dumps(client.call("GET", "v1", "shares")))
         return
-    console = Console(highlight=False, markup=False)
-    if not watch:
-        items = client.call("GET", "v1", "shares")["items"]
-        console.print(_table(items) if items else "No share has anything queued.")
+    if watch:
+        watching(lambda: _table(client.call("GET", "v1", "shares")["items"]))
         return
-    with Live(console=console, auto_refresh=False) as live:
-        try:
-            while True:
-                live.update(_table(client.call("GET", "v1", "shares")["items"]), refresh=True)
-                time.sleep(1)
-        except KeyboardInterrupt:
-            return
+    items = client.call("GET", "v1", "shares")["items"]
+    Console(highlight=False, markup=False).print(_table(items) if items else "No share has anything queued.")
 
 
 @shares.command("set")
@@ -52,13 +43,18 @@ def list_shares(url: str, *, as_json: bool, watch: bool) -> None:
 @click.option("--burst", help="Submissions that may come at once.")
 @click.option("--weight", help="Against the other shares' weights.")
 @click.option("--max-queued", help="Submissions that may wait.")
+@click.option(
+    "--over-limit",
+    type=click.Choice(["reject", "delay", "reset"]),
+    help="What becomes of submissions over the rate: refused, or kept back until the rate lets them pass.",
+)
 @url_option
 @json_option
 def set_share(share: str, url: str, *, as_json: bool, **changes: str | None) -> None:
     """Set a share's limits over the settings, at once for every replica; `reset` as a value puts the settings' back."""
-    body = {_member(name): _number(name, text) for name, text in changes.items() if text is not None}
+    body = {_member(name): _value(name, text) for name, text in changes.items() if text is not None}
     if not body:
-        raise click.UsageError("Say what to set: --rate, --burst, --weight or --max-queued.")
+        raise click.UsageError("Say what to set: --rate, --burst, --weight, --max-queued or --over-limit.")
     _patch(url, share, body, as_json=as_json)
 
 
@@ -96,7 +92,7 @@ def _table(items: list[dict[str, Any]]) -> Any:
 
 
 def _row(item: dict[str, Any]) -> list[str]:
-    overrides = ", ".join(f"{name} {value:g}" for name, value in item["overrides"].items())
+    overrides = ", ".join(f"{name} {_shown(value)}" for name, value in item["overrides"].items())
     paused = "paused" + (f" ({item['pausedBecause']})" if item.get("pausedBecause") else "") if item["paused"] else ""
     return [
         f"{item['jobQueue']}/{item['share']}",
@@ -109,12 +105,19 @@ def _row(item: dict[str, Any]) -> list[str]:
 
 
 def _member(option: str) -> str:
-    return "maxQueued" if option == "max_queued" else option
+    first, *others = option.split("_")
+    return first + "".join(word.capitalize() for word in others)
 
 
-def _number(option: str, text: str) -> float | None:
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _value(option: str, text: str) -> float | str | None:
     if text == "reset":
         return None
+    if option == "over_limit":
+        return text
     try:
         return float(text)
     except ValueError:

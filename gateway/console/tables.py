@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[str] = ()) -> Table:
@@ -27,6 +29,17 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Iter
     """Print the table, or a sentence where it would have no rows."""
     console = Console(highlight=False, markup=False)
     console.print(table(columns, rows, numbers=numbers) if rows else empty)
+
+
+def watching(draw: Callable[[], Table]) -> None:
+    """Draws again every second, until Ctrl-C."""
+    with Live(console=Console(highlight=False, markup=False), auto_refresh=False) as live:
+        try:
+            while True:
+                live.update(draw(), refresh=True)
+                time.sleep(1)
+        except KeyboardInterrupt:
+            return
 
 
 MINUTE, HOUR = 60, 3600

@@ -77,6 +77,7 @@ class Verdict(StrEnum):
     RETRY = "retry"
     REJECT = "reject"
     UNKNOWN = "unknown"
+    RECONCILE = "reconcile"  # not tried again: Batch is looked through for its job
 
 
 class PaceSignal(StrEnum):
@@ -165,7 +166,7 @@ def verdict_on(answer: Answer, leased: Leased, chance: random.Random) -> Report:
         case AnswerKind.REFUSED:
             # Batch refuses a repeated token too: after a call that may have made a job, a refusal proves nothing.
             return Report(
-                verdict=Verdict.UNKNOWN if leased.maybe_sent else Verdict.REJECT,
+                verdict=Verdict.RECONCILE if leased.maybe_sent else Verdict.REJECT,
                 outcome=answer.kind,
                 charged=True,
                 proved_none=True,

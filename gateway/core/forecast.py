@@ -50,18 +50,24 @@ class Snapshot:
 
 def calls_before(snapshot: Snapshot, share: Share, position: int) -> int | None:
     """How many submissions go before the one at this position (from 1) of its share; None while it waits aside."""
+    ahead = shares_ahead(snapshot, share, position)
+    return None if ahead is None else sum(ahead.values())
+
+
+def shares_ahead(snapshot: Snapshot, share: Share, position: int) -> dict[Share, int] | None:
+    """How many submissions of each share go before that one, its own among them; None while it waits aside."""
     if share in snapshot.paused:
         return None
     own = snapshot.shares.get(share) or ShareLoad(start=snapshot.virtual, weight=1.0, ready=0)  # arrived since
     tag = own.start + (position - 1) / own.weight
-    before = position - 1
+    ahead = {share: position - 1}
     for other, load in snapshot.shares.items():
         if other != share:
             # tags smaller than ours, and of equal ones those of the share that the store sorts first
             tags = (tag - load.start) * load.weight
             count = math.ceil(tags - 1e-9) if str(other) > str(share) else math.floor(tags + 1e-9) + 1
-            before += min(load.ready, max(0, count))
-    return before
+            ahead[other] = min(load.ready, max(0, count))
+    return ahead
 
 
 def forward_at(snapshot: Snapshot, share: Share, position: int) -> float | None:

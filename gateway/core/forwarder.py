@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.core.attempt import GIVEN_BACK, Leased, Report, Verdict, verdict_on
 from gateway.core.errors import StoreUnavailableError
-from gateway.core.journal import Journal
 from gateway.core.ports import Wait
 from gateway.core.submission import Failure
 
 if TYPE_CHECKING:
-    from gateway.core.ports import BatchCalls, ForwardStore, Log, Settlement, Wakeup
+    from gateway.core.journal import Journal
+    from gateway.core.ports import BatchCalls, ForwardStore, Settlement, Wakeup
 
 # The poll is the truth where a wake-up is lost; an unreachable store is asked again at the same beat.
 POLL_SECONDS = 1.0
@@ -31,11 +31,10 @@ class Forwarder:
     def __init__(
         self,
         *,
-        upstream: str,
         store: ForwardStore,
         batch: BatchCalls,
         wakeup: Wakeup,
-        log: Log,
+        journal: Journal,
         max_attempts: int,
         lease_seconds: float,
         call_timeout_seconds: float,
@@ -45,7 +44,7 @@ class Forwarder:
         self._store = store
         self._batch = batch
         self._wakeup = wakeup
-        self._journal = Journal(upstream, log)
+        self._journal = journal
         self._max_attempts = max_attempts
         self._usable_seconds = lease_seconds - call_timeout_seconds
         self._slots = asyncio.Semaphore(concurrency)
@@ -83,14 +82,17 @@ class Forwarder:
         if stop.is_set():
             return Wait(seconds=0, reason="stopping")
         try:
-            return await self._store.lease()
+            got = await self._store.lease()
+            if isinstance(got, Wait) and got.reason == "due":
+                self._journal.tell_expired((await self._store.reclaim()).expired)
         except StoreUnavailableError:
             return Wait(seconds=POLL_SECONDS, reason="store")  # the store's own watch tells of it
+        return got
 
     async def _rest(self, wait: Wait, stop: asyncio.Event) -> None:
         seconds = POLL_SECONDS if wait.seconds is None else min(wait.seconds, POLL_SECONDS)
         waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(stop.wait())}
-        if wait.reason == "idle":
+        if wait.reason in ("idle", "stopped"):
             waits.add(asyncio.ensure_future(self._wakeup.wait(seconds)))
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
@@ -14,21 +11,17 @@ import rfc8785
 from gateway.core.errors import (
     DuplicateRequestError,
     Finding,
-    ForbiddenError,
     InvalidSubmissionError,
     MalformedError,
-    NotFoundError,
     StoreUnavailableError,
     TokenReusedError,
     TooLargeError,
 )
-from gateway.core.identity import TAG_CHARACTERS, ClientToken, SubmissionId, batch_token, fingerprint, submission_id
-from gateway.core.outlook import Outlook
+from gateway.core.identity import TAG_CHARACTERS, ClientToken, batch_token, fingerprint, submission_id
 from gateway.core.submission import (
     MAX_REQUEST_BYTES,
     SUBMISSION_TAG,
     NewSubmission,
-    State,
     Submission,
     SubmissionRequest,
     frozen_request,
@@ -36,32 +29,18 @@ from gateway.core.submission import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
+    from gateway.core.caller import Caller
     from gateway.core.identity import Fingerprint
-    from gateway.core.ports import AdmissionStore, SettledHints
+    from gateway.core.outlook import Outlook
+    from gateway.core.ports import AdmissionStore
     from gateway.core.share import ShareRules
     from gateway.core.upstream import Routes, Upstream
 
-# Hints arrive in milliseconds; where one is lost, a waiting caller learns of the end this much later. Thousands may
-# wait, and each look is a command of the store's that forwarding wants too.
-POLL_SECONDS = 5.0
 MAX_TAGS = 50
 
 Duplicates = Literal["replay", "reject"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who asks: the principal's name, and the namespace that its tokens belong to."""
-
-    name: str = "anonymous"
-    namespace: str = "anonymous"
-    operator: bool = True
-
-    def must_be_operator(self) -> None:
-        """Raises ForbiddenError."""
-        if not self.operator:
-            raise ForbiddenError("Only operators may do this.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,38 +53,49 @@ class Accepted:
 
 
 class Intake:
-    """The one way in for every face of the gateway. `stores` and `hints` are by the upstream's tag."""
+    """The one way in for every face of the gateway. `stores` and `outlooks` are by the upstream's tag."""
 
     def __init__(
         self,
         *,
         routes: Routes,
         stores: Mapping[str, AdmissionStore],
-        hints: Mapping[str, SettledHints],
+        outlooks: Mapping[str, Outlook],
         rules: ShareRules,
-        draining: asyncio.Event,
         duplicates: Duplicates = "replay",
         require_token: bool = False,
     ) -> None:
         self._routes = routes
         self._stores = stores
-        self._outlooks = {tag: Outlook(store) for tag, store in stores.items()}
-        self._hints = hints
+        self._outlooks = outlooks
         self._rules = rules
-        self._draining = draining
         self._duplicates = duplicates
         self._require_token = require_token
 
-    async def submit(self, request: SubmissionRequest, caller: Caller, traceparent: str | None = None) -> Accepted:
+    async def submit(
+        self,
+        request: SubmissionRequest,
+        caller: Caller,
+        *,
+        traceparent: str | None = None,
+        deadline: datetime | None = None,
+    ) -> Accepted:
         """Accept a request, or find what an earlier one with its token became.
+
+        With a deadline the forecast is held against it, and who is too late is not taken.
 
         Raises MalformedError without a token where one is required, InvalidSubmissionError, TooLargeError,
         TokenReusedError, DuplicateRequestError and what `AdmissionStore.admit` raises.
         """
         upstream, _ = self._routes.resolve(request.members["jobQueue"])
-        new = self._prepared(request, upstream, caller, traceparent)
+        new = replace(self._prepared(request, upstream, caller, traceparent), deadline=deadline)
+        store = self._stores[upstream.tag]
         try:
-            admission = await self._stores[upstream.tag].admit(new, self._rules.limits(new.share))
+            expected_at = None
+            if deadline is not None:
+                position = await store.position_of_next(new.share, new.priority)
+                expected_at = await self._outlooks[upstream.tag].expected_at(new.share, position)
+            admission = await store.admit(new, self._rules.limits(new.share), expected_at)
         except StoreUnavailableError as error:
             raise error.about(new.submission_id, new.client_token) from error
         submission = admission.submission
@@ -127,28 +117,6 @@ class Intake:
         if known is not None and known.fingerprint.total != new.fingerprint.total:
             raise TokenReusedError(known.fingerprint.differing(new.fingerprint), known)
         return new
-
-    async def find(self, wanted: SubmissionId, caller: Caller) -> Submission:
-        """Raises NotFoundError, for another namespace's submissions too."""
-        upstream = self._routes.of(wanted)
-        submission = await self._stores[upstream.tag].get(wanted) if upstream else None
-        if submission is None or not (caller.operator or submission.namespace == caller.namespace):
-            raise NotFoundError(f"No submission {wanted} is known here.")
-        return submission
-
-    async def find_settled(self, submission: Submission, caller: Caller, seconds: float) -> Submission:
-        """The submission once it has left `queued`; as it stands after so many seconds, or when this process drains."""
-        hints = self._hints[submission.submission_id[:TAG_CHARACTERS]]
-        deadline = time.monotonic() + seconds
-        with hints.watching(submission.submission_id) as changed:
-            while True:  # look only once the hint would be heard, so that no end falls between the two
-                submission = await self.find(submission.submission_id, caller)
-                left = deadline - time.monotonic()
-                if submission.state is not State.QUEUED or self._draining.is_set() or left <= 0:
-                    return submission
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), min(left, POLL_SECONDS))
-                changed.clear()
 
     async def with_forecast(self, submission: Submission) -> Submission:
         """With `estimated_forward_at` where it is queued and that can be said."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gateway.core.ports import Settlement
 from gateway.core.submission import State
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.core.attempt import Leased, Report
-    from gateway.core.ports import Log
+    from gateway.core.ports import Errand, ErrandEnd, ErrandReport, Log
     from gateway.core.submission import Submission
 
 
@@ -25,12 +27,61 @@ class Journal:
         about = {"upstream": self._upstream, "submission_id": before.submission_id, "share": str(before.share)}
         self._tell_attempt(leased, report, settlement, call_seconds)
         if after and settlement.verdict == "settled" and after.state is not State.QUEUED:
-            self._tell_settled(about, after)
+            self.tell_settled(after)
         known_job = after.job_id if after else None
         forgotten = settlement.verdict in ("stale", "gone") and report.job_id not in (None, known_job)
         if settlement.verdict == "late" or forgotten:
             self._log.warning("late_forward", **about, job_id=report.job_id)
         self._tell_upstream(str(before.share), report, settlement)
+
+    def tell_settled(self, after: Submission) -> None:
+        """A submission that has reached its last state."""
+        end = {
+            "upstream": self._upstream,
+            "submission_id": after.submission_id,
+            "share": str(after.share),
+            "principal": after.principal,
+            "trace_id": after.trace_id,
+            "state": after.state,
+            "queue_seconds": round(after.queue_seconds or 0.0, 3),
+            "attempts": after.attempt_count,
+            "job_id": after.job_id,
+            "error_code": after.error.code if after.error else None,
+        }
+        match after.state:
+            case State.UNKNOWN:  # it may be in Batch: a person must look
+                self._log.error("submission_settled", **end)
+            case State.REJECTED:
+                self._log.warning("submission_settled", **end)
+            case _:
+                self._log.info("submission_settled", **end)
+
+    def tell_errand(self, errand: Errand, report: ErrandReport, end: ErrandEnd) -> None:
+        """What Batch was asked for a submission beside submitting it, and what came of it."""
+        before, failure = errand.submission, report.failure
+        self._log.info(
+            "errand",
+            upstream=self._upstream,
+            submission_id=before.submission_id,
+            share=str(before.share),
+            principal=before.principal,
+            trace_id=before.trace_id,
+            kind=errand.kind,
+            outcome=report.verdict,
+            verdict=end.verdict,
+            lease=errand.number,
+            looks=errand.looks,
+            job_id=report.job_id or before.job_id,
+            error_code=failure.code if failure else None,
+            error_message=failure.message if failure else None,
+        )
+        if end.verdict == "settled" and end.submission and report.verdict in ("found", "unknown"):
+            self.tell_settled(end.submission)
+
+    def tell_expired(self, expired: Sequence[Submission]) -> None:
+        """Submissions whose deadline has come."""
+        for one in expired:
+            self.tell_settled(one)
 
     def tell_unsettled(self, leased: Leased, report: Report, *, call_seconds: float) -> None:
         """An attempt whose end the store could not be told of: its lease ends by itself."""
@@ -56,24 +107,6 @@ class Journal:
             error_message=report.failure.message if report.failure else None,
             job_id=report.job_id,
         )
-
-    def _tell_settled(self, about: dict[str, Any], after: Submission) -> None:
-        end = {
-            "principal": after.principal,
-            "trace_id": after.trace_id,
-            "state": after.state,
-            "queue_seconds": round(after.queue_seconds or 0.0, 3),
-            "attempts": after.attempt_count,
-            "job_id": after.job_id,
-            "error_code": after.error.code if after.error else None,
-        }
-        match after.state:
-            case State.UNKNOWN:  # it may be in Batch: a person must look
-                self._log.error("submission_settled", **about, **end)
-            case State.REJECTED:
-                self._log.warning("submission_settled", **about, **end)
-            case _:
-                self._log.info("submission_settled", **about, **end)
 
     def _tell_upstream(self, share: str, report: Report, settlement: Settlement) -> None:
         if settlement.pace is not None:

@@ -14,6 +14,7 @@ from gateway.core.submission import State
 
 if TYPE_CHECKING:
     from gateway.core.forecast import Snapshot
+    from gateway.core.share import Share
     from gateway.core.submission import Submission
 
 FRESH_SECONDS = 1.0
@@ -41,11 +42,20 @@ class Outlook:
         """A queued one with `estimated_forward_at`, where that can be said; any other as it is."""
         if submission.state is not State.QUEUED or submission.position is None:
             return submission
-        snapshot = await self._current()
-        expected = forward_at(snapshot, submission.share, submission.position) if snapshot else None
-        if expected is None:
-            return submission
-        return replace(submission, estimated_forward_at=datetime.fromtimestamp(expected, UTC))
+        expected_at = await self.expected_at(submission.share, submission.position)
+        if expected_at is not None and submission.not_before is not None:
+            expected_at = max(expected_at, submission.not_before)
+        return replace(submission, estimated_forward_at=expected_at)
+
+    async def expected_at(self, share: Share, position: int) -> datetime | None:
+        """When the one at this position of the share goes to Batch; None if nobody can say."""
+        snapshot = await self.snapshot()
+        expected = forward_at(snapshot, share, position) if snapshot else None
+        return None if expected is None else datetime.fromtimestamp(expected, UTC)
+
+    async def snapshot(self) -> Snapshot | None:
+        """At most a second old; None while the store is away."""
+        return await self._current()
 
     async def _current(self) -> Snapshot | None:
         if time.monotonic() - self._taken < FRESH_SECONDS:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway.core.identity import SubmissionId
     from gateway.core.reconcile import Candidate
     from gateway.core.share import Share, ShareLimits
-    from gateway.core.submission import NewSubmission, Submission
+    from gateway.core.submission import Failure, NewSubmission, Submission
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,19 +60,126 @@ class Settlement:
     share_paused: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reclaimed:
+    """What came back by itself: submissions whose deadline has come are final now."""
+
+    expired: tuple[Submission, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Indexed:
+    """A place in a list of submissions: accepted when, in ms since 1970, and which."""
+
+    accepted_ms: int
+    submission_id: SubmissionId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a change did: its script's verdict, and the submission as it stands; or whose job it is, if another's."""
+
+    verdict: str
+    submission: Submission | None = None
+    owner: SubmissionId | None = None
+
+
+ErrandKind = Literal["look", "terminate", "update"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """What Batch is to be asked for a submission, by this process alone until the lease ends; `number` fences.
+
+    `looks` are those that found nothing, `tries` the calls that failed; no job of it is older than `maybe_sent_since`.
+    """
+
+    submission: Submission
+    number: int
+    kind: ErrandKind
+    looks: int
+    maybe_sent_since: datetime
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrandReport:
+    """How an errand ended.
+
+    `found` a job; `looked` and found none, again after `delay_seconds`; `unknown`: given up, with the reason; `done`:
+    Batch took it; `later`: the call failed, again after `delay_seconds`.
+    """
+
+    verdict: Literal["found", "looked", "unknown", "done", "later"]
+    delay_seconds: float = 0.0
+    job_id: str | None = None
+    job_arn: str | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrandEnd:
+    """`settled`; or `stale`, `gone` or `owned` (the job is another submission's), and nothing was written."""
+
+    verdict: str
+    submission: Submission | None = None
+
+
 class AdmissionStore(Protocol):
     """Raises the errors of `core.errors`: RefusedError's kinds, NotAcceptingError, StoreUnavailableError."""
 
-    async def admit(self, new: NewSubmission, limits: ShareLimits) -> Admission: ...
+    async def admit(self, new: NewSubmission, limits: ShareLimits, expected_at: datetime | None) -> Admission:
+        """`expected_at` is when it would go to Batch, as far as that is known: its deadline is held against it."""
+
     async def get(self, submission_id: SubmissionId) -> Submission | None: ...
+    async def position_of_next(self, share: Share, priority: int) -> int:
+        """The position, from 1, that a submission would have which arrived in the share now."""
+
     async def snapshot(self) -> Snapshot: ...
+
+
+class LookupStore(Protocol):
+    """Raises StoreUnavailableError."""
+
+    async def get(self, submission_id: SubmissionId) -> Submission | None: ...
+    async def get_many(self, wanted: Sequence[SubmissionId]) -> list[Submission | None]: ...
+    async def of_job(self, job_id: str) -> SubmissionId | None: ...
+    async def namespaces(self) -> list[str]: ...
+    async def accepted_before(self, namespace: str, before: Indexed | None, limit: int) -> list[Indexed]: ...
+
+
+class DenialStore(Protocol):
+    """Raises StoreUnavailableError."""
+
+    async def denied_until(self, wanted: SubmissionId) -> datetime | None:
+        """When the submission's queue and role, which IAM denies, are tried again; None where they are not denied."""
+
+
+class ChangeStore(Protocol):
+    """Raises StoreUnavailableError."""
+
+    async def cancel(self, wanted: SubmissionId, reason: str) -> Change: ...
+    async def reprioritize(self, wanted: SubmissionId, priority: int) -> Change: ...
+    async def redrive(self, wanted: SubmissionId) -> Change: ...
+    async def resolve(self, wanted: SubmissionId, job_id: str | None, job_arn: str | None) -> Change: ...
 
 
 class ForwardStore(Protocol):
     """Raises StoreUnavailableError."""
 
-    async def lease(self) -> Leased | Wait: ...
+    async def lease(self) -> Leased | Wait:
+        """A wait because of `due`: reclaim first."""
+
+    async def reclaim(self) -> Reclaimed: ...
     async def settle(self, leased: Leased, report: Report) -> Settlement: ...
+
+
+class ErrandStore(Protocol):
+    """Raises StoreUnavailableError."""
+
+    async def lease(self) -> Errand | Wait: ...
+    async def settle(self, errand: Errand, report: ErrandReport) -> ErrandEnd: ...
+    async def owners(self, job_ids: Sequence[str]) -> Mapping[str, SubmissionId]: ...
 
 
 class ShareStore(Protocol):
@@ -96,6 +203,43 @@ class ShareStatus:
     paused: bool
     paused_because: str | None = None
     oldest_seconds: float | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+class UpstreamStore(Protocol):
+    """What operators see of an upstream, and change for the whole fleet. Raises StoreUnavailableError."""
+
+    async def upstream(self) -> UpstreamStatus: ...
+    async def set_upstream(self, changes: dict[str, str | None]) -> UpstreamStatus: ...
+
+
+# Why no call is made now: an operator stopped forwarding, Batch is out, credentials fail, Batch told to wait.
+Condition = Literal["calling", "throttled", "held", "outage", "stopped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamStatus:
+    """An upstream as the fleet sees it; rates in calls a second, what is queued, leased and delayed in submissions.
+
+    `rate` is what may be called at most, `pace` what is called now. `held_until` is when calls go on where Batch or
+    failing credentials hold them. `throttled` counts calls; `denied_pairs` are queues with a role that IAM denies now.
+    `overrides` are what operators set over the settings, by member name of the HTTP face.
+    """
+
+    rate: float
+    pace: float
+    accepting: bool
+    forwarding: bool
+    condition: Condition
+    held_until: datetime | None
+    queued: int
+    queued_bytes: int
+    leased: int
+    delayed: int
+    forwarded: int
+    throttled: int
+    credentials_held: bool
+    denied_pairs: int
     overrides: dict[str, Any] = field(default_factory=dict)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.core.share import NO_SHARE, Share
 
@@ -96,6 +96,7 @@ class NewSubmission:
     request: bytes
     warnings: tuple[Finding, ...] = ()
     traceparent: str | None = None
+    deadline: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +117,20 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Why a submission is to end early: its caller's wish, with the reason that Batch is told, or its deadline."""
+
+    by: Literal["caller", "deadline"]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """An accepted submission as it stands now."""
+    """An accepted submission as it stands now.
+
+    `position` is its place in its share's line, from 1; 0 while Batch is being called for it or looked through. It
+    goes to Batch not before `not_before`, where that lies ahead.
+    """
 
     submission_id: SubmissionId
     client_token: ClientToken
@@ -141,13 +154,22 @@ class Submission:
     error: Failure | None = None
     warnings: tuple[Finding, ...] = ()
     traceparent: str | None = None
-    position: int | None = None  # in its share's line, from 1; 0 while it is being called
+    deadline: datetime | None = None
+    cancel: Cancel | None = None
+    terminated_at: datetime | None = None
+    position: int | None = None
+    not_before: datetime | None = None
     estimated_forward_at: datetime | None = None
     request: bytes = field(default=b"", repr=False)
 
     @property
     def trace_id(self) -> str | None:
         return self.traceparent.split("-")[1] if self.traceparent else None
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether it is to end, or ended, by its caller's wish, or is looked for because its deadline has come."""
+        return self.cancel is not None and self.state is not State.EXPIRED
 
     @property
     def queue_seconds(self) -> float | None:

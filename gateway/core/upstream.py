@@ -18,6 +18,8 @@ _QUEUE_ARN = re.compile(
     r"arn:aws[a-z-]*:batch:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12}):job-queue/(?P<name>[A-Za-z0-9][A-Za-z0-9_-]{0,127})"
 )
 
+_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
@@ -31,9 +33,18 @@ class Upstream:
     submission_tag: bool = True
     queues: tuple[str, ...] = ("*",)
 
+    def job_arn(self, job_id: str) -> str:
+        """The ARN of a service job here."""
+        partition = next((name for prefix, name in _PARTITIONS.items() if self.region.startswith(prefix)), "aws")
+        return f"arn:{partition}:batch:{self.region}:{self.account}:service-job/{job_id}"
+
     @cached_property
     def tag(self) -> str:
         return upstream_tag(self.account, self.region)
+
+    def has(self, queue: str) -> bool:
+        """Whether its globs fit the queue's name."""
+        return any(fnmatchcase(queue, glob) for glob in self.queues)
 
 
 class Routes:
@@ -51,7 +62,7 @@ class Routes:
         if match is None and not _QUEUE_NAME.fullmatch(job_queue):
             raise ValueError("must be a job queue's name (1-128 letters, digits, - and _) or its ARN")
         name = match["name"] if match else job_queue
-        fitting = [one for one in self._upstreams if any(fnmatchcase(name, glob) for glob in one.queues)]
+        fitting = [one for one in self._upstreams if one.has(name)]
         if match:
             fitting = [one for one in fitting if (one.account, one.region) == (match["account"], match["region"])]
             if not fitting:
@@ -59,6 +70,9 @@ class Routes:
         if not fitting:
             raise ValueError("is no queue that this gateway forwards to")
         return fitting[0], name
+
+    def named(self, name: str) -> Upstream | None:
+        return next((one for one in self._upstreams if one.name == name), None)
 
     def of(self, submission_id: str) -> Upstream | None:
         """The upstream that an id begins with."""

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from gateway.core.errors import BacklogFullError, Limit, NotAcceptingError, RateLimitedError, TooManySharesError
+from gateway.core.errors import (
+    BacklogFullError,
+    DeadlineUnreachableError,
+    Limit,
+    NotAcceptingError,
+    RateLimitedError,
+    TooManySharesError,
+)
 from gateway.core.ports import Admission
 from gateway.store.connection import store_errors
 from gateway.store.records import hold_of, pack_identity, unpack
@@ -36,43 +44,55 @@ class AdmissionFlush:
         self._bounds = bounds
         self._rate = rate
 
-    async def __call__(self, group: Sequence[tuple[NewSubmission, ShareLimits]]) -> list[Admission | Exception]:
+    async def __call__(
+        self, group: Sequence[tuple[NewSubmission, ShareLimits, datetime | None]]
+    ) -> list[Admission | Exception]:
         """An admission or a refusal each, in order. Raises StoreUnavailableError for all."""
-        bounds = self._bounds
-        keys = [self._keys.upstream, self._keys.active, self._keys.backlog, self._keys.queues]
+        bounds, named = self._bounds, self._keys
+        keys = [named.upstream, named.active, named.delayed, named.deadlines, named.namespaces]
         args: list[Any] = [
+            named.root,
             bounds.max_queued,
             bounds.max_queued_bytes,
             bounds.max_shares_per_queue,
-            self._keys.wake,
+            named.wake,
         ]
-        for new, limits in group:
-            keys += [self._keys.record(new.submission_id), self._keys.share(new.share), self._keys.ready(new.share)]
-            args += _arguments(new, limits)
+        for new, limits, expected_at in group:
+            keys += [
+                named.record(new.submission_id),
+                named.share(new.share),
+                named.ready(new.share),
+                named.index(new.namespace),
+            ]
+            args += _arguments(new, limits, expected_at)
         with store_errors():
-            verdicts = await self._scripts.admit.run(self._client, keys, args)
-        return [self._result(new, verdict) for (new, _), verdict in zip(group, verdicts, strict=True)]
+            verdicts = await self._scripts["admit"].run(self._client, keys, args)
+        return [self._result(new, verdict) for (new, _, _), verdict in zip(group, verdicts, strict=True)]
 
     def _result(self, new: NewSubmission, verdict: list[Any]) -> Admission | Exception:
         word, *rest = verdict
         if word == b"refused":
             return self._refusal(rest)
-        value, rank, *remaining = rest
+        value, rank, *of_new = rest
         submission = unpack(new.submission_id, value)
         if rank >= 0 and submission.share == new.share:
             submission = replace(submission, position=rank + 1)
-        return Admission(
-            submission=submission,
-            known=word == b"known",
-            remaining=remaining[0] if remaining and remaining[0] >= 0 else None,
-        )
+        if word == b"known":
+            return Admission(submission=submission, known=True)
+        remaining, due_ms = of_new
+        if due_ms:
+            submission = replace(submission, not_before=datetime.fromtimestamp(due_ms / 1000, UTC))
+        return Admission(submission=submission, known=False, remaining=remaining if remaining >= 0 else None)
 
     def _refusal(self, rows: list[list[bytes]]) -> GatewayError:
-        limits = []
+        limits, late_seconds = [], 0.0
         for name, quota, window_ms, wait_ms in rows:
             if name == b"not-accepting":
                 return NotAcceptingError("Submissions for this upstream are switched off by an operator.")
             wait = int(wait_ms) / 1000
+            if name == b"deadline":
+                late_seconds = wait
+                continue
             limits.append(
                 Limit(
                     name=name.decode(),
@@ -82,13 +102,18 @@ class AdmissionFlush:
                     retry_after_seconds=wait if wait >= 0 else 1 / self._rate,
                 )
             )
+        if not limits:
+            return DeadlineUnreachableError(
+                f"It would go to Batch {late_seconds:.0f} s after its deadline, as the backlog stands now.",
+                retry_after_seconds=late_seconds,
+            )
         names = {limit.name for limit in limits}
         if "share-rate" in names:
             return RateLimitedError(limits)
         return TooManySharesError(limits) if "queue-shares" in names else BacklogFullError(limits)
 
 
-def _arguments(new: NewSubmission, limits: ShareLimits) -> list[Any]:
+def _arguments(new: NewSubmission, limits: ShareLimits, expected_at: datetime | None) -> list[Any]:
     """As the header of admit.lua lists them."""
     return [
         new.submission_id,
@@ -99,7 +124,11 @@ def _arguments(new: NewSubmission, limits: ShareLimits) -> list[Any]:
         limits.rate,
         limits.burst,
         limits.max_queued,
+        limits.over_limit,
         pack_identity(new),
         new.request,
         hold_of(new),
+        new.namespace,
+        round(new.deadline.timestamp() * 1000) if new.deadline else 0,
+        round(expected_at.timestamp() * 1000) if expected_at else -1,
     ]

@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from gateway.core.share import Share
 
 
+def noted_upstreams(prefix: str) -> str:
+    """Hash: `name account region` of every upstream that the store was ever used for, by tag. In no upstream's slot."""
+    return f"{prefix}:upstreams"
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """`prefix` is the settings' `store.prefix`, `tag` the upstream's 16 bits, which begin every submissionId of it."""
@@ -56,6 +61,21 @@ class Keys:
         return self.root + "leased"
 
     @property
+    def errands(self) -> str:
+        """Zset of submissions that Batch is to be asked something for beside submitting, by when that is due, in ms."""
+        return self.root + "errands"
+
+    @property
+    def deadlines(self) -> str:
+        """Zset of queued submissions with a deadline, by deadline, in ms."""
+        return self.root + "deadlines"
+
+    @property
+    def namespaces(self) -> str:
+        """Set of namespaces that have an index."""
+        return self.root + "namespaces"
+
+    @property
     def denied(self) -> str:
         """Hash of (queue, role) digests that IAM denies: when they are tried again, in ms."""
         return self.root + "denied"
@@ -73,6 +93,10 @@ class Keys:
     def record(self, submission_id: str) -> str:
         """String: the submission."""
         return f"{self.root}sub:{submission_id}"
+
+    def index(self, namespace: str) -> str:
+        """Zset of the namespace's submissions, by when they were accepted, in ms."""
+        return f"{self.root}index:{namespace}"
 
     def share(self, share: Share) -> str:
         """Hash: the share's tags, rate and overrides."""

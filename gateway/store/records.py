@@ -15,11 +15,11 @@ import msgpack
 from gateway.core.errors import Finding
 from gateway.core.identity import ClientToken, Fingerprint, SubmissionId
 from gateway.core.share import Share
-from gateway.core.submission import Attempt, Failure, NewSubmission, State, Submission
+from gateway.core.submission import Attempt, Cancel, Failure, NewSubmission, State, Submission
 
 # Places are (9999 - priority) * 2^39 + arrival, as lua/prelude.lua makes them.
-_PLACE_SHIFT = 39
-_TOP_PRIORITY = 9999
+PLACE_SHIFT = 39
+TOP_PRIORITY = 9999
 
 
 def pack_identity(new: NewSubmission) -> bytes:
@@ -53,6 +53,10 @@ def _moment(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
+def _moment_or_none(milliseconds: int | None) -> datetime | None:
+    return _moment(milliseconds) if milliseconds else None
+
+
 def unpack(submission_id: SubmissionId, value: bytes) -> Submission:
     """The submission of a stored value, without its position, which the value does not tell."""
     unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
@@ -61,8 +65,7 @@ def unpack(submission_id: SubmissionId, value: bytes) -> Submission:
     identity_at = unpacker.tell()
     request_at = identity_at + changing["identity"]
     identity = msgpack.unpackb(value[identity_at:request_at])
-    error = changing.get("error")
-    settled = changing.get("settled")
+    error, cancel = changing.get("error"), changing.get("cancel")
     return Submission(
         submission_id=submission_id,
         client_token=ClientToken(identity["token"]),
@@ -72,12 +75,12 @@ def unpack(submission_id: SubmissionId, value: bytes) -> Submission:
         state=State(changing["state"]),
         share=Share.parse(changing["share"]),
         share_kind=identity["kind"],
-        priority=_TOP_PRIORITY - (int(changing["place"]) >> _PLACE_SHIFT),
+        priority=TOP_PRIORITY - (int(changing["place"]) >> PLACE_SHIFT),
         job_name=identity["name"],
         job_queue=identity["job_queue"],
         fingerprint=Fingerprint(total=identity["print"], members=identity["members"]),
         accepted_at=_moment(changing["at"]),
-        settled_at=_moment(settled) if settled else None,
+        settled_at=_moment_or_none(changing.get("settled")),
         maybe_sent=changing.get("sent", False),
         attempts=tuple(
             Attempt(at=_moment(one["at"]), outcome=one["outcome"], error=one.get("error"))
@@ -89,14 +92,29 @@ def unpack(submission_id: SubmissionId, value: bytes) -> Submission:
         error=Failure(code=error["code"], message=error["message"]) if error else None,
         warnings=tuple(Finding(pointer=pointer, detail=detail) for pointer, detail in identity.get("warnings", ())),
         traceparent=identity.get("trace"),
+        deadline=_moment_or_none(changing.get("deadline")),
+        cancel=Cancel(by=cancel["by"], reason=cancel.get("reason", "")) if cancel else None,
+        terminated_at=_moment_or_none(changing.get("terminated")),
         request=value[request_at:],
     )
 
 
 def standing(value: bytes) -> tuple[int, bool]:
-    """(place in the share's line, whether it is leased now) of a queued record."""
+    """(place in the share's line, whether Batch is being called for it or looked through) of a queued record."""
     changing = _changing(value)
-    return int(changing["place"]), "lease" in changing
+    return int(changing["place"]), "lease" in changing or "look" in changing
+
+
+def errand_fields(value: bytes) -> tuple[int, datetime, int]:
+    """(looks so far, since when a call may have made a job, failed tries so far) of a record with an errand."""
+    changing = _changing(value)
+    since = _moment(changing.get("sent_at") or changing["at"])
+    return int(changing.get("look", {}).get("looks", 0)), since, int(changing.get("errand_tries", 0))
+
+
+def hold_in(value: bytes) -> str:
+    """What a denial by IAM would be about."""
+    return str(_changing(value)["hold"])
 
 
 def lease_fields(value: bytes) -> tuple[bool, int]:

@@ -10,19 +10,24 @@ import msgpack
 from gateway.core.attempt import Leased, Report
 from gateway.core.errors import StoreUnavailableError
 from gateway.core.identity import SubmissionId
-from gateway.core.ports import Admission, Settlement, ShareStatus, Wait
+from gateway.core.ports import Admission, Reclaimed, Settlement, ShareStatus, UpstreamStatus, Wait
+from gateway.core.reconcile import LOOK_AFTER_SECONDS
 from gateway.core.share import Share
 from gateway.core.submission import State
 from gateway.store.admission import MOST_AT_ONCE, AdmissionFlush
 from gateway.store.connection import store_errors
 from gateway.store.group_commit import GroupCommit
-from gateway.store.records import lease_fields, standing, unpack
+from gateway.store.reading import read
+from gateway.store.records import PLACE_SHIFT, TOP_PRIORITY, lease_fields, unpack
 from gateway.store.scripts import Scripts
 from gateway.store.share_status import OVERRIDES, share_statuses
 from gateway.store.snapshot import take_snapshot
+from gateway.store.upstream_status import OVERRIDES as UPSTREAM_OVERRIDES
+from gateway.store.upstream_status import upstream_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from redis.asyncio import Redis
 
@@ -45,7 +50,7 @@ LEASE_ROUNDS = 20
 
 
 class RedisStore:
-    """AdmissionStore, ForwardStore and ShareStore over one upstream's keys."""
+    """AdmissionStore, ForwardStore, ShareStore and UpstreamStore over one upstream's keys."""
 
     def __init__(
         self,
@@ -68,12 +73,12 @@ class RedisStore:
             AdmissionFlush(client, keys, self._scripts, bounds=bounds, rate=pace.rate), most=MOST_AT_ONCE
         )
 
-    async def admit(self, new: NewSubmission, limits: ShareLimits) -> Admission:
+    async def admit(self, new: NewSubmission, limits: ShareLimits, expected_at: datetime | None = None) -> Admission:
         """Accepted together with what else arrives now; raises as AdmissionStore says."""
         broken = self._promise()
         if broken:
             raise StoreUnavailableError(" ".join(broken))
-        admission = await self._admissions.add((new, limits))
+        admission = await self._admissions.add((new, limits, expected_at))
         submission = admission.submission
         if admission.known and submission.state is State.QUEUED and submission.position is None:
             # it stands in no line now, or in another share's
@@ -84,21 +89,32 @@ class RedisStore:
         if not submission_id.startswith(self._keys.tag):
             return None
         with store_errors():
-            value = await self._client.get(self._keys.record(submission_id))
-            if value is None:
-                return None
-            submission = unpack(submission_id, value)
-            if submission.state is not State.QUEUED:
-                return submission
-            place, leased = standing(value)
-            # how many of its share stand before its place: also while it waits elsewhere for its next try
-            before = 0 if leased else await self._client.zcount(self._keys.ready(submission.share), "-inf", f"({place}")
-        return replace(submission, position=0 if leased else int(before) + 1)
+            (found,) = await read(self._client, self._keys, [submission_id])
+        return found
+
+    async def position_of_next(self, share: Share, priority: int) -> int:
+        first_of_lower = (TOP_PRIORITY - priority + 1) << PLACE_SHIFT
+        with store_errors():
+            return 1 + int(await self._client.zcount(self._keys.ready(share), "-inf", f"({first_of_lower}"))
 
     async def lease(self) -> Leased | Wait:
+        keys, pace = self._keys, self._pace
         for _ in range(LEASE_ROUNDS):
             with store_errors():
-                verdict, *rest = await self._lease_once()
+                verdict, *rest = await self._scripts["lease"].run(
+                    self._client,
+                    [keys.upstream, keys.active, keys.delayed, keys.leased, keys.denied, keys.deadlines],
+                    [
+                        keys.root,
+                        round(self._bounds.lease_seconds * 1000),
+                        pace.rate,
+                        pace.burst,
+                        pace.lateness_ms,
+                        pace.probe_every_ms,
+                        DENIED_PROBE_MS,
+                        LEASE_LOOKS_AT,
+                    ],
+                )
             if verdict == b"leased":
                 raw_id, value, number, probing = rest
                 maybe_sent, tries = lease_fields(value)
@@ -109,33 +125,51 @@ class RedisStore:
                     tries=tries,
                     probing=bool(probing),
                 )
+            if verdict == b"due":
+                return Wait(seconds=0.0, reason="due")
             if verdict == b"wait":
                 milliseconds, reason = rest
                 return Wait(seconds=None if milliseconds < 0 else milliseconds / 1000, reason=reason.decode())
-        return Wait(seconds=0.0, reason="reclaiming")
+        return Wait(seconds=0.0, reason="aside")
+
+    async def reclaim(self) -> Reclaimed:
+        keys = self._keys
+        with store_errors():
+            _, _, expired = await self._scripts["reclaim"].run(
+                self._client,
+                [keys.upstream, keys.delayed, keys.leased, keys.deadlines],
+                [
+                    keys.root,
+                    RECLAIM_AT_ONCE,
+                    round(LOOK_AFTER_SECONDS[0] * 1000),
+                    round(self._bounds.retention_seconds * 1000),
+                    IDLE_SHARE_MS,
+                    keys.ends,
+                ],
+            )
+        return Reclaimed(
+            expired=tuple(
+                unpack(SubmissionId(raw_id.decode()), value)
+                for raw_id, value in zip(expired[::2], expired[1::2], strict=True)
+            )
+        )
 
     async def settle(self, leased: Leased, report: Report) -> Settlement:
         keys, bounds, submission = self._keys, self._bounds, leased.submission
-        failure, share = report.failure, submission.share
+        failure = report.failure
         with store_errors():
-            verdict, *rest = await self._scripts.settle.run(
+            verdict, *rest = await self._scripts["settle"].run(
                 self._client,
                 [
                     keys.record(submission.submission_id),
                     keys.upstream,
-                    keys.active,
-                    keys.delayed,
-                    keys.leased,
-                    keys.backlog,
-                    keys.queues,
                     keys.denied,
-                    keys.share(share),
-                    keys.ready(share),
-                    keys.job(report.job_id or "-"),
                     keys.marked,
+                    keys.job(report.job_id or "-"),
                 ],
                 [
                     submission.submission_id,
+                    keys.root,
                     leased.number,
                     report.verdict.value,
                     report.outcome,
@@ -156,6 +190,7 @@ class RedisStore:
                     self._pace.rate,
                     self._packed_pace,
                     IDLE_SHARE_MS,
+                    round(LOOK_AFTER_SECONDS[0] * 1000),
                 ],
             )
         settled = unpack(submission.submission_id, rest[0]) if rest else None
@@ -175,7 +210,7 @@ class RedisStore:
         keys = self._keys
         fields = [text for name, value in changes.items() for text in (OVERRIDES.get(name, name), value or "")]
         with store_errors():
-            await self._scripts.share.run(
+            await self._scripts["share"].run(
                 self._client,
                 [keys.share(share), keys.ready(share), keys.active, keys.upstream, keys.backlog, keys.marked],
                 [str(share), keys.wake, IDLE_SHARE_MS, *fields],
@@ -197,54 +232,33 @@ class RedisStore:
             (status,) = await share_statuses(self._client, self._keys, [share])
             return status
 
+    async def upstream(self) -> UpstreamStatus:
+        with store_errors():
+            return await upstream_status(self._client, self._keys, self._pace.rate)
+
+    async def set_upstream(self, changes: dict[str, str | None]) -> UpstreamStatus:
+        keys = self._keys
+        fields = [text for name, value in changes.items() for text in (UPSTREAM_OVERRIDES.get(name, name), value or "")]
+        with store_errors():
+            await self._scripts["upstream"].run(self._client, [keys.upstream], [keys.wake, self._pace.rate, *fields])
+            return await upstream_status(self._client, self._keys, self._pace.rate)
+
     async def snapshot(self) -> Snapshot:
         """What forecasts rest on."""
         return await take_snapshot(self._client, self._keys, self._pace)
 
     async def pace(self) -> dict[str, float | int | str]:
-        """The upstream as the fleet sees it: rate now in calls a second, backlog, outage, hold."""
-        with store_errors():
-            now = await self._now()
-            names = ("pace", "queued", "bytes", "outage", "held_until", "passed", "ceiling")
-            fields = await self._client.hmget(self._keys.upstream, names)
-            in_flight = await self._client.zcard(self._keys.leased)
-            delayed = await self._client.zcard(self._keys.delayed)
-        pace, queued, size, outage, held_until, passed, _ = (float(value) if value else 0.0 for value in fields)
+        """The upstream's line in the log; `rate` is what is called a second now."""
+        status = await self.upstream()
         return {
-            "rate": round(min(pace or self._pace.rate, self._pace.rate), 3),
-            "queued": int(queued),
-            "queued_bytes": int(size),
-            "leased": in_flight,
-            "delayed": delayed,
-            "forwarded": int(passed),
-            "condition": "outage" if outage else "held" if held_until > now * 1000 else "calling",
+            "rate": round(status.pace, 3),
+            "queued": status.queued,
+            "queued_bytes": status.queued_bytes,
+            "leased": status.leased,
+            "delayed": status.delayed,
+            "forwarded": status.forwarded,
+            "throttled": status.throttled,
+            "accepting": status.accepting,
+            "forwarding": status.forwarding,
+            "condition": status.condition,
         }
-
-    async def _lease_once(self) -> Any:
-        keys, pace = self._keys, self._pace
-        answer = await self._scripts.lease.run(
-            self._client,
-            [keys.upstream, keys.active, keys.delayed, keys.leased, keys.denied],
-            [
-                keys.root,
-                round(self._bounds.lease_seconds * 1000),
-                pace.rate,
-                pace.burst,
-                pace.lateness_ms,
-                pace.probe_every_ms,
-                DENIED_PROBE_MS,
-                LEASE_LOOKS_AT,
-            ],
-        )
-        if answer[0] == b"due":
-            await self._scripts.reclaim.run(
-                self._client,
-                [keys.upstream, keys.active, keys.delayed, keys.leased],
-                [keys.root, RECLAIM_AT_ONCE],
-            )
-        return answer
-
-    async def _now(self) -> float:
-        """The store's time, in seconds."""
-        seconds, microseconds = await self._client.time()
-        return float(seconds) + float(microseconds) / 1e6

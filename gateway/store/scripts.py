@@ -13,15 +13,31 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-NAMES = ("admit", "lease", "reclaim", "settle", "share")
+NAMES = (
+    "admit",
+    "cancel",
+    "lease",
+    "lease_errand",
+    "priority",
+    "reclaim",
+    "redrive",
+    "resolve",
+    "settle",
+    "settle_errand",
+    "share",
+    "sweep",
+    "upstream",
+)
+# What commands share, in the order in which it stands before each of them.
+SHARED = ("prelude", "line", "pace")
 
 
 def script_text(name: str) -> str:
-    """A command's text with the prelude behind its first line, which must stay first: it carries the flags."""
+    """A command's text with what is shared behind its first line, which must stay first: it carries the flags."""
     folder = files("gateway.store") / "lua"
     flags, _, body = (folder / f"{name}.lua").read_text().partition("\n")
-    prelude = (folder / "prelude.lua").read_text()
-    return f"{flags}\n{prelude}\n{body}"
+    shared = "\n".join((folder / f"{one}.lua").read_text() for one in SHARED)
+    return f"{flags}\n{shared}\n{body}"
 
 
 class Script:
@@ -40,9 +56,13 @@ class Script:
 
 
 class Scripts:
-    """All commands of the store by name."""
+    """All commands of the store, by name."""
 
     def __init__(self) -> None:
-        self.admit, self.lease, self.reclaim, self.settle, self.share = (
-            Script(name, script_text(name)) for name in NAMES
-        )
+        self._scripts = {name: Script(name, script_text(name)) for name in NAMES}
+
+    def __getitem__(self, name: str) -> Script:
+        return self._scripts[name]
+
+    def __setitem__(self, name: str, script: Script) -> None:
+        self._scripts[name] = script

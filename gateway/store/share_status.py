@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from gateway.store.keys import Keys
 
 # Fields of a share's hash, by the names that operators use.
-OVERRIDES = {"rate": "o_rate", "burst": "o_burst", "weight": "o_weight", "maxQueued": "o_max_queued"}
+OVERRIDES = {
+    "rate": "o_rate",
+    "burst": "o_burst",
+    "weight": "o_weight",
+    "maxQueued": "o_max_queued",
+    "overLimit": "o_over_limit",
+}
+WORDS = frozenset({"overLimit"})  # the others are numbers
 _FIELDS = ("weight", "paused", "paused_because", *OVERRIDES.values())
 
 # So many shares a round trip: a lease that arrives meanwhile waits a millisecond.
@@ -47,7 +54,11 @@ async def share_statuses(client: Any, keys: Keys, shares: Sequence[Share]) -> li
 
 def _status(share: Share, fields: list[bytes | None], queued: float | None, age: float | None) -> ShareStatus:
     weight, paused, because, *overrides = fields
-    set_over = {name: float(value) for name, value in zip(OVERRIDES, overrides, strict=True) if value is not None}
+    set_over: dict[str, Any] = {
+        name: value.decode() if name in WORDS else float(value)
+        for name, value in zip(OVERRIDES, overrides, strict=True)
+        if value is not None
+    }
     return ShareStatus(
         share=share,
         queued=int(queued or 0),

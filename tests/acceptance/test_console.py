@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -56,6 +57,49 @@ def test_an_operator_sees_pauses_weighs_and_resumes_a_share(gateway: GatewayProc
     assert "weight 3" not in run(gateway, "shares", "set", "training/vision", "--weight", "reset")[1]
 
 
+def test_words_and_numbers_of_a_share_are_shown_and_reset(gateway: GatewayProcess) -> None:
+    code, out, _ = run(gateway, "shares", "set", "training/vision", "--over-limit", "delay", "--rate", "0.5")
+    assert (code, "rate 0.5, overLimit delay" in out) == (0, True)
+    assert "overLimit delay" in run(gateway, "shares", "list")[1]
+    assert "overLimit" not in run(gateway, "shares", "set", "training/vision", "--over-limit", "reset")[1]
+
+
+def test_an_operator_sees_switches_and_paces_an_upstream(gateway: GatewayProcess) -> None:
+    submit(gateway)
+    code, out, err = run(gateway, "upstreams", "list")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1].split() == ["main", "calling", "5", "of", "5", "1", "0", "0"]
+    code, out, _ = run(
+        gateway, "upstreams", "set", "main", "--accepting", "off", "--forwarding", "off", "--rate", "2.5"
+    )
+    first, second = out.splitlines()[-2:]
+    assert (code, first.split()[:5]) == (0, ["main", "stopped", "2.5", "of", "2.5"])
+    assert (first.endswith("  refuses new"), second.split()) == (True, ["rate", "set"])
+    (one,) = json.loads(run(gateway, "upstreams", "list", "--json")[1])["items"]
+    assert (one["accepting"], one["forwarding"], one["overrides"]) == (False, False, {"rate": 2.5})
+    on = ("upstreams", "set", "main", "--accepting", "on", "--forwarding", "on", "--rate", "reset", "--json")
+    one = json.loads(run(gateway, *on)[1])
+    assert (one["accepting"], one["forwarding"], one["overrides"], one["rate"]) == (True, True, {}, 5)
+
+
+@pytest.mark.parametrize("noun", ["shares", "upstreams"])
+def test_a_watch_draws_again_until_it_is_interrupted(gateway: GatewayProcess, noun: str) -> None:
+    submit(gateway)
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "gateway", noun, "list", "--watch", "--url", gateway.url],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def looked_at() -> int:
+        return len([line for line in gateway.events if line.get("route") == f"/v1/{noun}"])
+
+    gateway.find(lambda _: looked_at() > 1)
+    watch.send_signal(signal.SIGINT)
+    out, _ = watch.communicate(timeout=20)
+    assert (watch.returncode, "queued" in out) == (0, True)
+
+
 def test_one_submission_is_shown_to_people_and_to_scripts(gateway: GatewayProcess) -> None:
     wanted = submit(gateway, clientToken="nightly")
     code, out, _ = run(gateway, "submissions", "show", wanted)
@@ -73,6 +117,12 @@ def test_one_submission_is_shown_to_people_and_to_scripts(gateway: GatewayProces
         (("shares", "set", "training/vision"), 2, "Say what to set"),
         (("shares", "set", "training/vision", "--weight", "heavy"), 2, "must be a number, or reset"),
         (("shares", "pause", "vision"), 2, "is written queue/share"),
+        (("shares", "set", "training/vision", "--over-limit", "drop"), 2, "'drop' is not one of"),
+        (("upstreams", "set", "other", "--rate", "1"), 1, "no upstream of that name"),
+        (("upstreams", "set", "main", "--rate", "0"), 1, "/rate should be greater"),
+        (("upstreams", "set", "main", "--rate", "fast"), 2, "must be a number, or reset"),
+        (("upstreams", "set", "main", "--forwarding", "maybe"), 2, "is not one of"),
+        (("upstreams", "set", "main"), 2, "Say what to set"),
     ],
 )
 def test_what_is_refused_and_what_is_used_wrongly_differ(
@@ -82,8 +132,9 @@ def test_what_is_refused_and_what_is_used_wrongly_differ(
     assert (found, complaint in err) == (code, True), err
 
 
-def test_a_gateway_that_is_not_there_is_told_apart() -> None:
-    command = [sys.executable, "-m", "gateway", "shares", "list", "--url", "http://127.0.0.1:9"]
+@pytest.mark.parametrize("noun", ["shares", "upstreams"])
+def test_a_gateway_that_is_not_there_is_told_apart(noun: str) -> None:
+    command = [sys.executable, "-m", "gateway", noun, "list", "--url", "http://127.0.0.1:9"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 3
     assert ended.stderr == "http://127.0.0.1:9 is not reachable: [Errno 111] Connection refused\n"

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.core.caller import Caller
 from gateway.core.identity import SubmissionId
-from gateway.core.intake import Caller
 from tests.contract.document import PATH
 from tests.contract.in_process import in_process_gateway
 from tests.examples import submission
@@ -30,9 +30,10 @@ async def test_an_unknown_path_is_a_problem(gateway: InProcessGateway, path: str
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("PUT", "/v1/submissions", "POST"),
-        ("GET", "/v1/submissions", "POST"),
-        ("DELETE", "/v1/submissions/fb8b5596-d40f-8a2b-8937-a9c8da8f26ae", "GET, HEAD"),
+        ("PUT", "/v1/submissions", "GET, HEAD, POST"),
+        ("GET", "/v1/submissions/batch", "POST"),
+        ("GET", "/v1/submissions/fb8b5596-d40f-8a2b-8937-a9c8da8f26ae/cancel", "POST"),
+        ("DELETE", "/v1/submissions/fb8b5596-d40f-8a2b-8937-a9c8da8f26ae", "GET, HEAD, PATCH"),
         ("OPTIONS", "/v1/shares", "GET, HEAD"),
         ("POST", "/v1/shares/training/vision", "GET, HEAD, PATCH"),
         ("POST", "/livez", "GET, HEAD"),

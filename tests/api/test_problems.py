@@ -47,6 +47,9 @@ EXAMPLES: dict[type[GatewayError], GatewayError] = {
     errors.TooManySharesError: errors.TooManySharesError(LIMITS),
     errors.BacklogFullError: errors.BacklogFullError(LIMITS),
     errors.InvalidSubmissionError: errors.InvalidSubmissionError("d", findings=FINDINGS),
+    errors.AlreadyFinalError: errors.AlreadyFinalError(EARLIER),
+    errors.WrongStateError: errors.WrongStateError("d", EARLIER),
+    errors.DeadlineUnreachableError: errors.DeadlineUnreachableError("d", retry_after_seconds=2),
     errors.InvalidChangeError: errors.InvalidChangeError("d", findings=FINDINGS),
 }
 # A name for what three of them have in common; nobody raises it.

@@ -77,6 +77,37 @@ async def test_what_is_not_named_stays_and_null_resets(gateway: InProcessGateway
     assert (reset["overrides"], reset["weight"]) == ({}, 1.0)
 
 
+async def test_what_becomes_of_submissions_over_the_rate_is_a_word(gateway: InProcessGateway) -> None:
+    assert (await change(gateway, {"overLimit": "delay", "burst": 3})).json["overrides"] == {
+        "overLimit": "delay",
+        "burst": 3,
+    }
+    assert (await shares(gateway))["training/vision"]["overrides"]["overLimit"] == "delay"
+    assert (await change(gateway, {"overLimit": "reject"})).json["overrides"]["overLimit"] == "reject"
+    assert (await change(gateway, {"overLimit": None})).json["overrides"] == {"burst": 3}
+    assert (await change(gateway, {"overLimit": "drop"})).pointers == ["/overLimit"]
+
+
+@pytest.mark.parametrize("rate", [5e-324, 1e-9, 0.0009])
+async def test_a_rate_so_small_that_it_would_be_none_is_refused(gateway: InProcessGateway, rate: float) -> None:
+    answer = await change(gateway, {"rate": rate})
+    assert (answer.kind, answer.pointers) == ((422, "invalid-change"), ["/rate"])
+    assert answer.json["errors"][0]["detail"] == "should be 0 or at least 0.001"
+    for taken in (0, 0.001):
+        assert (await change(gateway, {"rate": taken})).json["overrides"] == {"rate": taken}
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "a%0Ab", "%00", "%E2%80%8B"])
+async def test_a_name_that_no_share_can_have_is_404(gateway: InProcessGateway, name: str) -> None:
+    assert (await change(gateway, {"paused": True}, f"training/{name}")).kind == (404, "not-found")
+    assert (await gateway.get(f"/v1/shares/training/{name}")).kind == (404, "not-found")
+    assert await shares(gateway) == {}
+
+
+async def test_the_longest_name_that_batch_takes_is_a_share(gateway: InProcessGateway) -> None:
+    assert (await change(gateway, {"paused": True}, "training/" + "%C3%A9" * 255)).json["share"] == "é" * 255
+
+
 async def test_a_queue_by_its_arn_is_the_same_queue(gateway: InProcessGateway) -> None:
     answer = await change(gateway, {"maxQueued": 0}, ARN.replace("/", "%2F") + "/vision")
     assert (answer.json["jobQueue"], answer.json["share"]) == ("training", "vision")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,11 +18,18 @@ from botocore.parsers import ResponseParserError
 from gateway.batch.batch_client import Endpoint, open_batch_client
 from gateway.batch.failures import CREDENTIAL_CODES, DENIED_CODES, THROTTLING_CODES, answer_of
 from gateway.core.attempt import Answer, AnswerKind
+from tests.batch.wire import (
+    answering,
+    close_after_reading,
+    error_body,
+    never_answer,
+    peer,
+    reset_after_reading,
+    unused_url,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+    from tests.batch.wire import Behaviour
 
 REQUEST = json.dumps(
     {
@@ -35,52 +40,6 @@ REQUEST = json.dumps(
         "clientToken": "t",
     }
 ).encode()
-
-
-async def read_request(reader: asyncio.StreamReader) -> None:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(
-        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
-    )
-    await reader.readexactly(length)
-
-
-def answering(status: int, body: bytes, *headers: str) -> Behaviour:
-    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", "Connection: close", *headers]
-        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
-        await writer.drain()
-
-    return behave
-
-
-async def reset_after_reading(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await read_request(reader)
-    raw = writer.get_extra_info("socket")
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close with a reset
-
-
-async def close_after_reading(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    await read_request(reader)
-
-
-async def never_answer(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    await reader.read()
-
-
-@asynccontextmanager
-async def peer(behaviour: Behaviour) -> AsyncIterator[str]:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await behaviour(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def call(url: str, *, seconds: float = 5.0) -> Answer:
@@ -105,10 +64,7 @@ async def test_a_200_that_makes_no_sense_is_unclear(body: bytes) -> None:
 
 
 async def test_a_refused_connection_sent_nothing() -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    assert (await call(f"http://127.0.0.1:{port}")).kind is AnswerKind.NOT_SENT
+    assert (await call(unused_url())).kind is AnswerKind.NOT_SENT
 
 
 async def test_an_unknown_host_was_sent_nothing() -> None:
@@ -152,10 +108,6 @@ async def test_a_redirect_is_not_followed_and_unclear(status: int) -> None:
 async def test_a_job_id_that_is_none_is_unclear(job_id: object) -> None:
     body = json.dumps({"jobId": job_id, "jobArn": "A", "jobName": "j"}).encode()
     assert (await call_peer(answering(200, body))).kind is AnswerKind.UNCLEAR
-
-
-def error_body(message: str) -> bytes:
-    return json.dumps({"message": message}).encode()
 
 
 @pytest.mark.parametrize(

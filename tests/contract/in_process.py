@@ -23,12 +23,19 @@ from gateway.api.auth import NoAuthentication
 from gateway.api.codec import Decoder
 from gateway.batch.payload import TrainingJobCheck
 from gateway.core.attempt import Leased, PaceSignal, Report, Verdict
+from gateway.core.changes import Changes
+from gateway.core.explanation import Explainer
 from gateway.core.intake import Intake
+from gateway.core.journal import Journal
+from gateway.core.lookup import Lookup
+from gateway.core.outlook import Outlook
 from gateway.core.pace import PaceRules
 from gateway.core.share import ShareRules
 from gateway.core.upstream import Routes, Upstream
 from gateway.store.bounds import StoreBounds
+from gateway.store.changes import SubmissionChanges
 from gateway.store.hints import Hints
+from gateway.store.index import SubmissionIndex
 from gateway.store.keys import Keys
 from gateway.store.redis_store import RedisStore
 from tests.contract.document import contract
@@ -166,23 +173,43 @@ async def in_process_gateway(
     authenticator: Authenticator | None = None,
     max_requests: int | None = None,
 ) -> AsyncIterator[InProcessGateway]:
-    keys = Keys(prefix, upstream.tag)
-    store = RedisStore(client, keys, pace=pace, bounds=bounds or StoreBounds())
+    keys, bounds = Keys(prefix, upstream.tag), bounds or StoreBounds()
+    store = RedisStore(client, keys, pace=pace, bounds=bounds)
     hints = Hints(client, keys)
     routes = Routes([upstream])
     draining = asyncio.Event()
     missing: list[str] = []
     stream = io.StringIO()
     handlers = set(logging.getLogger().handlers)
+    log = events.configure(stream)
+    index, outlooks = SubmissionIndex(client, keys), {upstream.tag: Outlook(store)}
+    lookup = Lookup(
+        routes=routes,
+        stores={upstream.tag: index},
+        hints={upstream.tag: hints},
+        draining=draining,
+    )
     app = make_app(
         intake=Intake(
             routes=routes,
             stores={upstream.tag: store},
-            hints={upstream.tag: hints},
+            outlooks=outlooks,
             rules=ShareRules(rules),
-            draining=draining,
             duplicates=duplicates,
             require_token=require_token,
+        ),
+        lookup=lookup,
+        explainer=Explainer(
+            shares={upstream.tag: store},
+            upstreams={upstream.tag: store},
+            denials={upstream.tag: index},
+            snapshots={upstream.tag: store},
+        ),
+        changes=Changes(
+            routes=routes,
+            lookup=lookup,
+            stores={upstream.tag: SubmissionChanges(client, keys, bounds=bounds)},
+            journals={upstream.tag: Journal(upstream.name, log)},
         ),
         decoder=Decoder(
             queue_name=lambda queue: routes.resolve(queue)[1], payload_check=payload_check(), policy=payload_policy
@@ -190,7 +217,8 @@ async def in_process_gateway(
         authenticator=authenticator or NoAuthentication(),
         queue_routes=routes,
         share_stores={upstream.tag: store},
-        log=events.configure(stream),
+        upstream_stores={upstream.tag: store},
+        log=log,
         missing=lambda: missing,
     )
     if max_requests is not None:

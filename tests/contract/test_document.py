@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import jsonschema_rs
 import pytest
 
-from gateway.api import batches, docs, health, problems, shares, submissions
+from gateway.api import batches, docs, edits, explanations, health, lists, problems, shares, submissions, upstreams
 from tests.contract.document import UndocumentedError, contract
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def test_each_path_names_its_parameters() -> None:
 
 
 def test_the_routes_and_the_paths_are_the_same() -> None:
-    modules = (submissions, batches, shares, health, docs)
+    modules = (submissions, batches, lists, edits, explanations, shares, upstreams, health, docs)
     definitions = [cast("web.RouteDef", one) for module in modules for one in module.routes()]
     assert {(one.method, re.sub(r":[^}]+}", "}", one.path)) for one in definitions} == {
         (method, path) for method, path, _ in contract().operations()
@@ -129,7 +129,8 @@ def test_every_answer_is_described_and_has_a_request_id() -> None:
 def test_request_bodies_are_closed() -> None:
     for name in ("SubmitServiceJob", "RetryStrategy", "EvaluateOnExit", "PreemptionConfiguration", "TimeoutConfig"):
         assert contract().schemas[name]["additionalProperties"] is False
-    assert contract().schemas["ShareChange"]["additionalProperties"] is False
+    for name in ("ShareChange", "UpstreamChange"):
+        assert contract().schemas[name]["additionalProperties"] is False
 
 
 JSON = {"Content-Type": "application/json; charset=utf-8", "X-Request-Id": "r"}

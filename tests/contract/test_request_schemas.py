@@ -8,10 +8,11 @@ from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gateway.api.codec import Decoder, parse_json
 from gateway.api.shares import ShareChange
+from gateway.api.upstreams import UpstreamChange
 from gateway.core.errors import InvalidSubmissionError
 from gateway.core.upstream import Routes
 from tests.contract.document import contract
@@ -19,7 +20,8 @@ from tests.contract.in_process import UPSTREAM
 from tests.examples import submission
 
 SUBMIT = contract().validator(contract().schemas["SubmitServiceJob"])
-CHANGE = contract().validator(contract().schemas["ShareChange"])
+SHARE_CHANGE = contract().validator(contract().schemas["ShareChange"])
+UPSTREAM_CHANGE = contract().validator(contract().schemas["UpstreamChange"])
 DECODER = Decoder(
     queue_name=lambda queue: Routes([UPSTREAM]).resolve(queue)[1], payload_check=lambda _: ((), ()), policy="strict"
 )
@@ -92,9 +94,14 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "clientToken": odd,
     "more": odd,
 }
-changes = st.fixed_dictionaries(
-    {}, optional=dict.fromkeys(("rate", "burst", "weight", "maxQueued", "paused", "overLimit"), odd)
+share_changes = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("rate", "burst", "weight", "maxQueued", "paused", "more"), odd),
+        "overLimit": st.one_of(odd, st.sampled_from(["reject", "delay", "Delay"])),
+    },
 )
+upstream_changes = st.fixed_dictionaries({}, optional=dict.fromkeys(("accepting", "forwarding", "rate", "more"), odd))
 
 
 @st.composite
@@ -138,15 +145,25 @@ def test_a_submission_is_let_in_by_both_or_by_neither(body: dict[str, Any]) -> N
 
 
 @settings(max_examples=500, deadline=None)
-@given(body=changes)
+@given(body=share_changes)
+@example(body={"rate": 5e-324})
 def test_a_change_of_a_share_is_let_in_by_both_or_by_neither(body: dict[str, Any]) -> None:
+    assert SHARE_CHANGE.is_valid(body) == lets_in(ShareChange, body)
+
+
+@settings(max_examples=500, deadline=None)
+@given(body=upstream_changes)
+@example(body={"rate": 5e-324})
+def test_a_change_of_an_upstream_is_let_in_by_both_or_by_neither(body: dict[str, Any]) -> None:
+    assert UPSTREAM_CHANGE.is_valid(body) == lets_in(UpstreamChange, body)
+
+
+def lets_in(model: type[BaseModel], body: dict[str, Any]) -> bool:
     try:
-        ShareChange.model_validate(parse_json(json.dumps(body).encode(), "application/json"))
+        model.model_validate(parse_json(json.dumps(body).encode(), "application/json"))
     except ValidationError:
-        accepted = False
-    else:
-        accepted = True
-    assert CHANGE.is_valid(body) == accepted
+        return False
+    return True
 
 
 def test_the_schema_has_exactly_the_members_of_the_model() -> None:

@@ -60,7 +60,7 @@ def test_each_answer_has_its_row(
     maybe_sent: bool,
 ) -> None:
     if verdict is None:  # a refusal proves nothing of an earlier call that may have made a job
-        verdict = Verdict.UNKNOWN if maybe_sent else Verdict.REJECT
+        verdict = Verdict.RECONCILE if maybe_sent else Verdict.REJECT
     report = verdict_on(
         Answer(kind=kind, code="C", message="m", job_id="J", job_arn="A"), leased(maybe_sent=maybe_sent), CHANCE
     )

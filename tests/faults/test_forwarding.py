@@ -12,6 +12,7 @@ import pytest
 
 from gateway.core.attempt import Answer, AnswerKind, Leased
 from gateway.core.forwarder import Forwarder
+from gateway.core.journal import Journal
 from gateway.core.identity import ClientToken, fingerprint, submission_id
 from gateway.core.pace import PaceRules
 from gateway.core.share import Share, ShareLimits
@@ -76,11 +77,10 @@ class Bench:
         self.batch = batch
         self.log = ListLog()
         self.forwarder = Forwarder(
-            upstream="main",
             store=self.store,
             batch=batch,
             wakeup=self.hints,
-            log=self.log,
+            journal=Journal("main", self.log),
             max_attempts=bounds.max_attempts,
             lease_seconds=bounds.lease_seconds,
             call_timeout_seconds=bounds.lease_seconds / 2,
@@ -97,6 +97,8 @@ class Bench:
                 got = await self.store.lease()
                 if isinstance(got, Leased):
                     return got
+                if got.reason == "due":
+                    await self.store.reclaim()
                 await asyncio.sleep(min(got.seconds or 0.01, 0.01))
 
     async def step(self) -> Submission:
@@ -153,12 +155,13 @@ async def test_a_refusal_of_the_first_call_rejects(client: Redis, prefix: str) -
         assert after.request, "a dead letter keeps everything"
 
 
-async def test_a_refusal_after_a_lost_answer_is_unknown_and_never_a_guess(client: Redis, prefix: str) -> None:
+async def test_a_refusal_after_a_lost_answer_is_looked_into_and_never_a_guess(client: Redis, prefix: str) -> None:
     async with bench(client, prefix, UNCLEAR, REFUSED) as b:
         await b.admit()
         assert (await b.step()).maybe_sent
         after = await b.step()
-        assert (after.state, after.maybe_sent) == (State.UNKNOWN, True)
+        assert (after.state, after.maybe_sent) == (State.QUEUED, True)
+        assert not isinstance(await b.store.lease(), Leased), "it is not submitted while Batch is looked through"
 
 
 async def test_a_throttle_after_a_lost_answer_does_not_clear_the_doubt(client: Redis, prefix: str) -> None:
@@ -166,7 +169,8 @@ async def test_a_throttle_after_a_lost_answer_does_not_clear_the_doubt(client: R
         await b.admit()
         await b.step()
         assert (await b.step()).maybe_sent
-        assert (await b.step()).state is State.UNKNOWN
+        assert (await b.step()).maybe_sent
+        assert not isinstance(await b.store.lease(), Leased)
 
 
 async def test_known_transients_are_tried_again_and_then_rejected(client: Redis, prefix: str) -> None:

@@ -53,7 +53,7 @@ class Fluid:
 async def serve(world: World) -> Leased | None:
     """The next submission, in a moment of its own."""
     await world.passes(milliseconds=1)
-    got = await world.store.lease()
+    got = await world.try_lease()
     return got if isinstance(got, Leased) else None
 
 

@@ -115,7 +115,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(number=st.integers(1, 4))
     def lease(self, number: int) -> None:
         for _ in range(number):
-            got = self.run(self.world.store.lease())
+            got = self.run(self.world.try_lease())
             if isinstance(got, Wait):
                 if got.seconds is None or got.seconds > 5:
                     return

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gateway.core.ports import Errand, ErrandReport
 from gateway.core.share import Share
-from gateway.store.scripts import NAMES, Scripts, script_text
-from tests.store.world import World, forwarded, unclear
+from gateway.core.submission import Failure
+from gateway.store.changes import SubmissionChanges
+from gateway.store.errands import ErrandQueue
+from gateway.store.index import SubmissionIndex
+from gateway.store.redis_store import RedisStore
+from gateway.store.scripts import NAMES, SHARED, script_text
+from tests.store.world import World, forwarded, refused, unclear
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -98,8 +105,8 @@ class Recorder:
         return answer
 
 
-def test_every_lua_file_is_a_command_or_the_prelude() -> None:
-    assert {file.name for file in FOLDER.iterdir()} == {f"{name}.lua" for name in (*NAMES, "prelude")}
+def test_every_lua_file_is_a_command_or_shared_by_them() -> None:
+    assert {file.name for file in FOLDER.iterdir()} == {f"{name}.lua" for name in (*NAMES, *SHARED)}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -152,10 +159,10 @@ async def test_a_command_is_sent_whole_where_the_server_has_forgotten_it(name: s
 
 async def walk(world: World, recorder: Recorder) -> None:
     """A life that calls every command; by the server's own time, for the digests are those of the product's scripts."""
-    store = world.another_store(recorder)  # type: ignore[arg-type]
-    plain = Scripts()
-    for name in NAMES:
-        setattr(store._scripts, name, getattr(plain, name))
+    store = RedisStore(recorder, world.keys, pace=world.pace, bounds=world.bounds)  # type: ignore[arg-type]
+    index = SubmissionIndex(recorder, world.keys)  # type: ignore[arg-type]
+    changes = SubmissionChanges(recorder, world.keys, bounds=world.bounds)  # type: ignore[arg-type]
+    errands = ErrandQueue(recorder, world.keys, bounds=world.bounds)  # type: ignore[arg-type]
     outer, world.store = world.store, store
     share = Share("training", "vision")
     await world.queue(3)
@@ -171,6 +178,21 @@ async def walk(world: World, recorder: Recorder) -> None:
     await world.client.hdel(world.keys.upstream, "slot")
     third = await world.lease()
     await world.settle(third, unclear(60))
+    await world.client.hdel(world.keys.upstream, "slot")
+    (fourth,) = await world.queue(1, deadline=datetime.now(UTC) + timedelta(minutes=1))
+    await changes.reprioritize(fourth, 7)
+    leased = await world.lease()
+    assert leased.submission.submission_id == fourth
+    await world.settle(leased, refused())
+    await changes.redrive(fourth)
+    await changes.cancel(third.submission.submission_id, "changed our minds")
+    await world.client.zadd(world.keys.errands, {third.submission.submission_id: 1})
+    look = await errands.lease()
+    assert isinstance(look, Errand)
+    await errands.settle(look, ErrandReport(verdict="unknown", failure=Failure(code="NotFound", message="")))
+    await changes.resolve(third.submission.submission_id, "job-3", "arn:job-3")
+    await store.set_upstream({"rate": "4"})
+    await index.sweep("n", accepted_before_ms=2**50, passed_over=0)
     world.store = outer
 
 

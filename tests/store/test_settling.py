@@ -57,7 +57,7 @@ async def test_a_forwarded_submission_leaves_nothing_behind_but_its_record(world
     await world.queue(1)
     await world.attempt(forwarded("job-1"))
     names = {name.decode().removeprefix(world.keys.root).split(":")[0] for name in await world.dump()}
-    assert names == {"upstream", "share", "sub", "job"}
+    assert names == {"upstream", "share", "sub", "job", "index", "namespaces"}
     assert await world.client.ttl(world.keys.share(VISION)) > 6 * 24 * 3600
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import msgpack
@@ -22,6 +23,9 @@ from gateway.core.ports import Settlement, Wait
 from gateway.core.share import Share, ShareLimits
 from gateway.core.submission import Failure, NewSubmission
 from gateway.store.bounds import StoreBounds
+from gateway.store.changes import SubmissionChanges
+from gateway.store.errands import ErrandQueue
+from gateway.store.index import SubmissionIndex
 from gateway.store.keys import Keys
 from gateway.store.redis_store import RedisStore
 from gateway.store.scripts import NAMES, Script, script_text
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from gateway.core.ports import Admission
+
+Part = TypeVar("Part", RedisStore, SubmissionIndex, SubmissionChanges, ErrandQueue)
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 TAG = submission_id(namespace="n", account=ACCOUNT, region=REGION, token="t")[:4]
@@ -79,13 +85,15 @@ def new_submission(  # each argument is a column of some test's table
     priority: int = 0,
     role_arn: str = "arn:aws:iam::123456789012:role/vision",
     request: bytes = b'{"jobName": "resnet"}',
+    namespace: str = "n",
+    deadline: datetime | None = None,
 ) -> NewSubmission:
     return NewSubmission(
-        submission_id=submission_id(namespace="n", account=ACCOUNT, region=REGION, token=token),
+        submission_id=submission_id(namespace=namespace, account=ACCOUNT, region=REGION, token=token),
         client_token=ClientToken(token),
         token_generated=False,
         principal="vision-ci",
-        namespace="n",
+        namespace=namespace,
         share=Share(queue, share),
         share_kind="shareIdentifier",
         priority=priority,
@@ -94,6 +102,7 @@ def new_submission(  # each argument is a column of some test's table
         fingerprint=fingerprint({"jobName": "resnet"}),
         role_arn=role_arn,
         request=request,
+        deadline=deadline,
     )
 
 
@@ -180,14 +189,19 @@ class World:
     def __post_init__(self) -> None:
         self.keys = Keys(self.prefix, TAG)
         self.store = self.another_store(self.client)
+        self.index = self._clocked(SubmissionIndex(self.client, self.keys))
+        self.changes = self._clocked(SubmissionChanges(self.client, self.keys, bounds=self.bounds))
+        self.errands = self._clocked(ErrandQueue(self.client, self.keys, bounds=self.bounds))
         self._tokens = count()
 
     def another_store(self, client: Redis) -> RedisStore:
         """A second process, by the same clock."""
-        store = RedisStore(client, self.keys, pace=self.pace, bounds=self.bounds)
+        return self._clocked(RedisStore(client, self.keys, pace=self.pace, bounds=self.bounds))
+
+    def _clocked(self, part: Part) -> Part:
         for name in NAMES:
-            setattr(store._scripts, name, clocked(name))
-        return store
+            part._scripts[name] = clocked(name)
+        return part
 
     async def open(self) -> World:
         await self.set_clock(self.now_us)
@@ -200,24 +214,44 @@ class World:
     async def passes(self, *, seconds: float = 0, milliseconds: float = 0) -> None:
         await self.set_clock(self.now_us + round(seconds * 1e6 + milliseconds * 1e3))
 
-    async def admit(self, token: str | None = None, limits: ShareLimits | None = None, **members: Any) -> Admission:
+    @property
+    def now(self) -> datetime:
+        """The store's time."""
+        return datetime.fromtimestamp(self.now_us / 1e6, UTC)
+
+    async def admit(
+        self,
+        token: str | None = None,
+        limits: ShareLimits | None = None,
+        *,
+        expected_at: datetime | None = None,
+        **members: Any,
+    ) -> Admission:
         if token is None:
             token = f"token-{next(self._tokens)}"
-        return await self.store.admit(new_submission(token, **members), limits or ShareLimits())
+        return await self.store.admit(new_submission(token, **members), limits or ShareLimits(), expected_at)
 
     async def queue(self, number: int, limits: ShareLimits | None = None, **members: Any) -> list[SubmissionId]:
         """So many new submissions, in their order."""
         return [(await self.admit(None, limits, **members)).submission.submission_id for _ in range(number)]
 
+    async def try_lease(self) -> Leased | Wait:
+        """As a forwarder asks: what is due comes back first."""
+        while True:
+            got = await self.store.lease()
+            if not isinstance(got, Wait) or got.reason not in ("due", "aside"):
+                return got
+            await self.store.reclaim()
+
     async def lease(self) -> Leased:
         """The next submission; a wait fails the test."""
-        got = await self.store.lease()
+        got = await self.try_lease()
         assert isinstance(got, Leased), got
         return got
 
     async def wait(self) -> Wait:
         """Why nothing is handed out; a lease fails the test."""
-        got = await self.store.lease()
+        got = await self.try_lease()
         assert isinstance(got, Wait), got
         return got
 
@@ -225,7 +259,7 @@ class World:
         """The next submission, passing the time that the store says to wait."""
         deadline = self.now_us + within_seconds * 1e6
         while True:
-            got = await self.store.lease()
+            got = await self.try_lease()
             if isinstance(got, Leased):
                 return got
             assert got.seconds is not None, got

@@ -4,47 +4,57 @@
 --
 -- KEYS  1 hash    the upstream: counters, virtual time, pace
 --       2 zset    active shares, by start tag
---       3 zset    shares with a backlog, by how many are queued (ready, delayed or leased)
---       4 hash    queues, by how many of their shares have a backlog
+--       3 zset    delayed submissions, by when they are due (ms)
+--       4 zset    queued submissions with a deadline, by deadline (ms)
+--       5 set     namespaces that have an index
 --       and for each submission:
 --       + string  the record
 --       + hash    the share: tags, rate, overrides
 --       + zset    the share's ready submissions, by place
--- ARGV  1 the upstream's cap (submissions)  2 the upstream's cap (bytes)  3 cap of shares a queue
---       4 channel to wake forwarders
+--       + zset    the index of its namespace, by when they were accepted (ms)
+-- ARGV  1 prefix of the upstream's keys  2 the upstream's cap (submissions)  3 the upstream's cap (bytes)
+--       4 cap of shares a queue  5 channel to wake forwarders
 --       and for each submission:
 --       + id  + share  + queue  + priority  + weight  + rate (submissions a second, 0 = none)  + burst (submissions)
---       + the share's cap (submissions)  + identity  + request  + hold (what a denial by IAM would be about)
+--       + the share's cap (submissions)  + over its rate: reject or delay  + identity  + request
+--       + hold (what a denial by IAM would be about)  + namespace  + deadline (ms, 0 = none)
+--       + when it would go to Batch (ms, -1 = nobody can say)
 -- Returns {'known', record, place in line or -1}                  nothing written
 --         {'refused', {name, quota, window ms, wait ms}, ...}     nothing written; a wait of -1 is unknown
---         {'queued', record, place in line, remaining or -1}      written
+--         {'queued', record, place in line, remaining or -1, due ms or 0}  written; due: when its delay is over
 -- Guarantee: one id, one record; a refusal and a replay leave no trace and cost no rate; submissions of one call are
 -- taken as if they had come one after another.
-local total_cap, bytes_cap, shares_cap, channel = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local COMMON_KEYS, COMMON_ARGS, KEYS_EACH, ARGS_EACH = 4, 4, 3, 11
+local prefix, total_cap, bytes_cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local shares_cap, channel = tonumber(ARGV[4]), ARGV[5]
+local COMMON_KEYS, COMMON_ARGS, KEYS_EACH, ARGS_EACH = 5, 5, 4, 15
 
 -- Every key is read before the first write: where a slot is just migrating, the script stops here or not at all.
 for _, key in ipairs(KEYS) do
   redis.call('EXISTS', key)
 end
 local now_us = clock_us()
-local upstream = redis.call('HMGET', KEYS[1], 'sequence', 'queued', 'bytes', 'virtual', 'accepting')
+local now = math.floor(now_us / 1000)
+local upstream = redis.call('HMGET', KEYS[1], 'sequence', 'queued', 'bytes', 'accepting')
 local sequence, queued, bytes = tonumber(upstream[1] or 0), tonumber(upstream[2] or 0), tonumber(upstream[3] or 0)
-local virtual, accepting = tonumber(upstream[4] or 0), upstream[5] ~= '0'
+local accepting = upstream[4] ~= '0'
 local idle = redis.call('ZCARD', KEYS[2]) == 0
 local woken = false
 
-local function refusals(limits, backlog, shares, size)
-  local found = {}
+-- Why it cannot be taken. What is only over its share's rate is taken later where the share delays: `due` says when.
+local function refusals(limits, standing, size, deadline, expected)
+  local found, due = {}, nil
   if limits.room and limits.room < -0.5 then -- half a microsecond: a rounding, not a submission
-    local window_ms = limits.burst * limits.step / 1000
-    found[#found + 1] =
-      { 'share-rate', int(limits.burst), int(window_ms), int(math.ceil(-limits.room / 1000)) }
+    local wait_ms = math.ceil(-limits.room / 1000)
+    if limits.over == 'delay' then
+      due = now + wait_ms
+    else
+      found[#found + 1] = { 'share-rate', int(limits.burst), int(limits.burst * limits.step / 1000), int(wait_ms) }
+    end
   end
-  if backlog >= limits.share_cap then
+  if standing.backlog >= limits.share_cap then
     found[#found + 1] = { 'share-backlog', int(limits.share_cap), '0', '-1' }
   end
-  if backlog == 0 and shares >= shares_cap then
+  if standing.backlog == 0 and standing.shares >= shares_cap then
     found[#found + 1] = { 'queue-shares', int(shares_cap), '0', '-1' }
   end
   if queued >= total_cap then
@@ -56,84 +66,96 @@ local function refusals(limits, backlog, shares, size)
   if not accepting then
     found[#found + 1] = { 'not-accepting', '0', '0', '-1' }
   end
-  return found
+  local earliest = math.max(now, due or now, expected)
+  if deadline > 0 and earliest > deadline then
+    found[#found + 1] = { 'deadline', '0', '0', int(earliest - deadline) }
+  end
+  return found, due
 end
 
 -- The share's limits as they hold now: operators' over the settings'; `tat` is the GCRA's theoretical arrival time.
-local function limits_of(stored, rate, burst, share_cap)
-  local limits = { share_cap = tonumber(stored[7] or share_cap), burst = tonumber(stored[6] or burst) }
-  limits.rate = tonumber(stored[5] or rate)
+local function limits_of(stored, rate, burst, share_cap, over)
+  local limits = { share_cap = tonumber(stored[5] or share_cap), burst = tonumber(stored[4] or burst) }
+  limits.rate, limits.over = tonumber(stored[3] or rate), stored[7] or over
   if limits.rate > 0 then
     limits.step = 1000000 / limits.rate
-    -- What is owed is owed in submissions: another rate or burst holds at once, also for those sent before it.
-    local owed = math.max(tonumber(stored[2] or 0) - now_us, 0) * tonumber(stored[8] or limits.rate) / limits.rate
-    limits.tat = now_us + math.min(owed, limits.burst * limits.step) + limits.step
+    -- What is owed is owed in submissions: another rate or burst holds at once, also for those sent before it. Those
+    -- that were only put off are owed beyond the burst.
+    local owed = math.max(tonumber(stored[1] or 0) - now_us, 0) * tonumber(stored[6] or limits.rate) / limits.rate
+    if limits.over ~= 'delay' then
+      owed = math.min(owed, limits.burst * limits.step)
+    end
+    limits.tat = now_us + owed + limits.step
     limits.room = limits.burst * limits.step - (limits.tat - now_us)
   end
   return limits
 end
 
-local function admit(record_key, share_key, ready_key, arg)
-  local id, share, queue, priority, weight = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3], ARGV[arg + 4]
-  local rate, burst, share_cap = ARGV[arg + 5], ARGV[arg + 6], ARGV[arg + 7]
-  local identity, request, hold = ARGV[arg + 8], ARGV[arg + 9], ARGV[arg + 10]
+local function admit(key, arg)
+  local record_key, share_key, ready_key, index_key = KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], KEYS[key + 4]
+  local id, share, queue, priority = ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3], tonumber(ARGV[arg + 4])
+  local weight, rate, burst, share_cap = ARGV[arg + 5], ARGV[arg + 6], ARGV[arg + 7], ARGV[arg + 8]
+  local over, identity, request, hold = ARGV[arg + 9], ARGV[arg + 10], ARGV[arg + 11], ARGV[arg + 12]
+  local namespace, deadline, expected = ARGV[arg + 13], tonumber(ARGV[arg + 14]), tonumber(ARGV[arg + 15])
   local known = redis.call('GET', record_key)
   if known then
     return { 'known', known, redis.call('ZRANK', ready_key, id) or -1 }
   end
 
-  local stored = redis.call('HMGET', share_key, 'finish', 'tat', 'weight', 'paused', 'o_rate', 'o_burst',
-    'o_max_queued', 'tat_rate')
-  local backlog = tonumber(redis.call('ZSCORE', KEYS[3], share) or 0)
-  local shares = tonumber(redis.call('HGET', KEYS[4], queue) or 0)
-  local active = redis.call('ZSCORE', KEYS[2], share)
-  local limits = limits_of(stored, rate, burst, share_cap)
-  local size = #identity + #request
-  local refused = refusals(limits, backlog, shares, size)
-  if #refused > 0 then
-    return { 'refused', unpack(refused) }
-  end
-
-  sequence, queued, bytes = sequence + 1, queued + 1, bytes + size
-  local place = place_of(tonumber(priority), sequence)
+  local stored = redis.call('HMGET', share_key, 'tat', 'weight', 'o_rate', 'o_burst', 'o_max_queued', 'tat_rate',
+    'o_over_limit')
   local record = {
     v = RECORD_VERSION,
     state = 'queued',
-    at = math.floor(now_us / 1000),
-    place = place,
+    at = now,
+    place = place_of(priority, sequence + 1),
     share = share,
     queue = queue,
-    size = size,
+    size = #identity + #request,
     hold = hold,
     identity = #identity,
+    deadline = deadline > 0 and deadline or nil,
   }
+  local standing = standing_of(prefix, id, record)
+  local limits = limits_of(stored, rate, burst, share_cap, over)
+  local refused, due = refusals(limits, standing, record.size, deadline, expected)
+  if #refused > 0 then
+    return { 'refused', unpack(refused) }
+  end
+  local indexed = redis.call('EXISTS', index_key) == 1
+
+  sequence, queued, bytes = sequence + 1, queued + 1, bytes + record.size
   local value = pack_record(record, identity .. request)
   redis.call('SET', record_key, value)
-  redis.call('ZADD', ready_key, int(place), id)
-  redis.call('HSET', KEYS[1], 'sequence', int(sequence), 'queued', int(queued), 'bytes', int(bytes))
-  redis.call('ZADD', KEYS[3], int(backlog + 1), share)
-  if backlog == 0 then
-    redis.call('HSET', KEYS[4], queue, int(shares + 1))
-    redis.call('PERSIST', share_key)
+  redis.call('HSET', KEYS[1], 'sequence', int(sequence))
+  count_in(standing)
+  redis.call('ZADD', index_key, int(now), id)
+  if not indexed then
+    redis.call('SADD', KEYS[5], namespace)
   end
-  if tonumber(stored[3]) ~= tonumber(weight) then
+  if deadline > 0 then
+    redis.call('ZADD', KEYS[4], int(deadline), id)
+  end
+  if tonumber(stored[2]) ~= tonumber(weight) then
     redis.call('HSET', share_key, 'weight', weight)
   end
   if limits.tat then
     redis.call('HSET', share_key, 'tat', exact(limits.tat), 'tat_rate', exact(limits.rate))
   end
-  if not active and stored[4] ~= '1' then
-    redis.call('ZADD', KEYS[2], exact(math.max(virtual, tonumber(stored[1] or 0))), share)
+  local remaining = limits.room and math.max(0, math.floor(limits.room / limits.step + 1e-6)) or -1
+  if due then
+    redis.call('ZADD', KEYS[3], int(due), id)
+    return { 'queued', value, redis.call('ZCOUNT', ready_key, '-inf', '(' .. int(record.place)), remaining, due }
+  end
+  if stand_ready(standing, record.place, math.max(standing.virtual, standing.finish)) then
     woken = idle
   end
-  local remaining = limits.room and math.floor(limits.room / limits.step + 1e-6) or -1
-  return { 'queued', value, redis.call('ZRANK', ready_key, id), remaining }
+  return { 'queued', value, redis.call('ZRANK', ready_key, id), remaining, 0 }
 end
 
 local verdicts = {}
 for number = 0, (#KEYS - COMMON_KEYS) / KEYS_EACH - 1 do
-  local key, arg = COMMON_KEYS + number * KEYS_EACH, COMMON_ARGS + number * ARGS_EACH
-  verdicts[number + 1] = admit(KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], arg + 1)
+  verdicts[number + 1] = admit(COMMON_KEYS + number * KEYS_EACH, COMMON_ARGS + number * ARGS_EACH)
 end
 if woken then
   redis.call('PUBLISH', channel, '') -- somebody may sleep where nothing was ready

@@ -6,6 +6,7 @@
 --       3 zset  delayed submissions, by when they are due (ms)
 --       4 zset  leased submissions, by when the lease ends (ms)
 --       5 hash  denied (queue, role) pairs, by when they are tried again (ms)
+--       6 zset  queued submissions with a deadline, by deadline (ms)
 -- ARGV  1 prefix of the upstream's keys  2 length of a lease (ms)  3 rate (calls a second)  4 burst (calls)
 --       5 lateness that the timetable forgives (ms)  6 interval of probes (ms)  7 time that a denied pair's probe may
 --       take before another is tried (ms)
@@ -25,7 +26,7 @@ local now = math.floor(now_us / 1000)
 -- What is due must come back first: it may be ahead of all else. Reclaiming is a script of its own, so that this one
 -- has read every key that it writes.
 local next_due = -1
-for _, key in ipairs({ KEYS[3], KEYS[4] }) do
+for _, key in ipairs({ KEYS[3], KEYS[4], KEYS[6] }) do
   local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if first[2] then
     local due = tonumber(first[2])
@@ -158,6 +159,7 @@ local record = chosen.record
 record.lease = number
 record.leased_at = now
 record.before = record.sent
+record.sent_at = record.sent and record.sent_at or now -- no job of it can be older
 record.sent = true
 record.paced = late < step_us -- the slot before had just ended: it is the budget that limits, so the pace may grow
 record.probe = outage

@@ -57,6 +57,17 @@ local function add_attempt(record, at_ms, outcome, err)
 end
 
 -- Priority first, then arrival: one score that a double holds exactly (10^4 * 2^39 < 2^53).
+local ARRIVALS = 549755813888
+
 local function place_of(priority, sequence)
-  return (9999 - priority) * 549755813888 + sequence
+  return (9999 - priority) * ARRIVALS + sequence
+end
+
+local function priority_of(place)
+  return 9999 - math.floor(place / ARRIVALS)
+end
+
+-- The place with another priority and the same arrival.
+local function moved_place(place, priority)
+  return place_of(priority, place % ARRIVALS)
 end

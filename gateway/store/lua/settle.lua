@@ -3,37 +3,29 @@
 --
 -- KEYS  1 string  the record
 --       2 hash    the upstream: counters, virtual time, pace
---       3 zset    active shares, by start tag
---       4 zset    delayed submissions, by when they are due (ms)
---       5 zset    leased submissions, by when the lease ends (ms)
---       6 zset    shares with a backlog, by how many are queued
---       7 hash    queues, by how many of their shares have a backlog
---       8 hash    denied (queue, role) pairs, by when they are tried again (ms)
---       9 hash    the share: tags, rate, overrides
---       10 zset   the share's ready submissions, by place
---       11 string  the submission that Batch's job id stands for (unused without one)
---       12 set    shares that are paused or overridden
--- ARGV  1 id  2 lease number  3 verdict: forwarded, retry, reject, unknown  4 outcome (a word for the attempt)
---       5 charged (1 or 0)  6 proved that the call made no job (1 or 0)  7 delay (ms)
---       8 signal: none, answered, throttled, failed, unreachable, credentials, denied  9 wait that Batch told (ms)
---       10 error code  11 error message  12 job id  13 job ARN  14 bound of charged tries  15 bound of time (ms)
---       16 retention of the record (ms)  17 retention of the job id (ms)  18 channel for ends
---       19 rate (calls a second)  20 the pace's figures, a msgpack map as core/pace.py names them
---       21 time that an idle share is remembered (ms)
+--       3 hash    denied (queue, role) pairs, by when they are tried again (ms)
+--       4 set     shares that are paused or overridden
+--       5 string  the submission that Batch's job id stands for (unused without one)
+-- ARGV  1 id  2 prefix of the upstream's keys  3 lease number
+--       4 verdict: forwarded, retry, reject, unknown, reconcile  5 outcome (a word for the attempt)
+--       6 charged (1 or 0)  7 proved that the call made no job (1 or 0)  8 delay (ms)
+--       9 signal: none, answered, throttled, failed, unreachable, credentials, denied  10 wait that Batch told (ms)
+--       11 error code  12 error message  13 job id  14 job ARN  15 bound of charged tries  16 bound of time (ms)
+--       17 retention of the record (ms)  18 retention of the job id (ms)  19 channel for ends
+--       20 rate (calls a second)  21 the pace's figures, a msgpack map as core/pace.py names them
+--       22 time that an idle share is remembered (ms)  23 time until the first look for a job (ms)
 -- Returns {'gone'}                              nothing written
 --         {'stale', record}                     nothing written: the lease is not the current one
 --         {'settled' or 'late', record, msgpack map: charged, pace, held, released, outage, paused}  written
--- Guarantee: `forwarded` is taken from any attempt, all else from the current lease only; a record that is final
--- changes only to learn of its job.
-local id, number, verdict, outcome = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local charged, proved_none, delay_ms = ARGV[5] == '1', ARGV[6] == '1', tonumber(ARGV[7])
-local signal, told_ms, code, message = ARGV[8], tonumber(ARGV[9]), ARGV[10], ARGV[11]
-local job_id, job_arn, max_tries, window_ms = ARGV[12], ARGV[13], tonumber(ARGV[14]), tonumber(ARGV[15])
-local retention_ms, alias_ms, channel = tonumber(ARGV[16]), tonumber(ARGV[17]), ARGV[18]
-local rate, rules, idle_ms = tonumber(ARGV[19]), cmsgpack.unpack(ARGV[20]), tonumber(ARGV[21])
-
-local UNPROVED_CEILING_MS = 10000 -- soon after a storm the pace must be back
-local NEAR = 0.9 -- of the limit in force: jitter can make a budget of five calls a second look like four and a half
+-- Guarantee: `forwarded` is taken from any attempt, all else from the current lease only; what ended otherwise keeps
+-- its end, learns of its job and is owed that job's termination; one that is to end early is not tried again.
+local id, prefix, number, verdict, outcome = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local charged, proved_none, delay_ms = ARGV[6] == '1', ARGV[7] == '1', tonumber(ARGV[8])
+local signal, told_ms, code, message = ARGV[9], tonumber(ARGV[10]), ARGV[11], ARGV[12]
+local job_id, job_arn, max_tries, window_ms = ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16])
+local retention_ms, alias_ms, channel = tonumber(ARGV[17]), tonumber(ARGV[18]), ARGV[19]
+local rate, rules = tonumber(ARGV[20]), cmsgpack.unpack(ARGV[21])
+local idle_ms, look_ms = tonumber(ARGV[22]), tonumber(ARGV[23])
 
 local now = math.floor(clock_us() / 1000)
 local record, rest, value = read_record(KEYS[1])
@@ -43,131 +35,46 @@ end
 local queued = record.state == 'queued'
 local current = queued and record.lease == number
 if verdict == 'forwarded' then
-  if record.state == 'forwarded' then
+  if record.job_id then
     return { 'stale', value }
   end
 elseif not current then
   return { 'stale', value }
 end
 
-local pace = redis.call('HMGET', KEYS[2], 'virtual', 'queued', 'bytes', 'pace', 'ceiling', 'ceiling_at', 'slowed_at',
-  'passed_slowed', 'failures', 'failed_ids', 'outage', 'passed', 'o_rate', 'held_until', 'not_before', 'ceiling_for')
-local tags = redis.call('HMGET', KEYS[9], 'finish', 'paused', 'alike', 'alike_code', 'overridden',
-  'weight', 'o_weight')
-local start = redis.call('ZSCORE', KEYS[3], record.share)
-local backlog = tonumber(redis.call('ZSCORE', KEYS[6], record.share) or 0)
-local shares = tonumber(redis.call('HGET', KEYS[7], record.queue) or 0)
-local was_held = record.hold and redis.call('HEXISTS', KEYS[8], record.hold) == 1
-redis.call('ZCARD', KEYS[4])
-redis.call('ZCARD', KEYS[5])
-redis.call('ZCARD', KEYS[10])
-redis.call('SCARD', KEYS[12])
+local passed = tonumber(redis.call('HGET', KEYS[2], 'passed') or 0)
+local pace = read_pace(KEYS[2])
+local standing = standing_of(prefix, id, record)
+local alike_before = redis.call('HMGET', standing.share_key, 'alike', 'alike_code')
+local was_held = record.hold and redis.call('HEXISTS', KEYS[3], record.hold) == 1
+redis.call('SCARD', KEYS[4])
 if job_id ~= '' then
-  redis.call('EXISTS', KEYS[11])
+  redis.call('EXISTS', KEYS[5])
 end
-local passed = tonumber(pace[12] or 0)
-local outage = pace[11] == '1'
 local told = { charged = false }
 
--- ---- The upstream: what the call told of it, first, for it decides whether the try is charged.
-local set = {}
-local function put(field, text)
-  set[#set + 1] = field
-  set[#set + 1] = text
-end
-rate = tonumber(pace[13] or rate)
-local speed = math.min(tonumber(pace[4] or rate), rate)
-if signal == 'answered' or signal == 'throttled' or signal == 'denied' then -- somebody is there
-  if pace[9] then
-    put('failures', '0')
-    put('failed_ids', '')
-  end
-  if outage then
-    outage = false
-    put('outage', '0')
-    told.outage = false
-  end
-  if tonumber(pace[14] or 0) > 0 then
-    put('held_until', '0')
-    told.released = 'credentials'
-  end
-end
--- The ceiling in force, and how long it is trusted.
-local limit, trusted_ms = rate, tonumber(pace[16] or rules.ceiling_ms)
-local in_force = pace[5] and now - tonumber(pace[6] or 0) < trusted_ms
-if in_force then
-  limit = math.max(math.min(rate, tonumber(pace[5])), rules.floor)
-end
-if signal == 'answered' then
-  if speed > limit then
-    put('pace', exact(limit))
-  elseif record.paced and speed < limit then
-    -- A tenth of the gap and a hundredth of the limit: back within seconds, gently near the end.
-    put('pace', exact(math.min(limit, speed + 0.1 * (limit - speed) + 0.01 * limit)))
-  end
-  put('passed_slowed', '1')
-elseif signal == 'throttled' then
-  if now - tonumber(pace[7] or 0) >= rules.decrease_every_ms then
-    local slower = math.max(rules.floor, speed * rules.decrease)
-    put('pace', exact(slower))
-    put('slowed_at', int(now))
-    -- Only a rate at which calls had passed says where the ceiling is; a storm in which none passes says nothing.
-    if not pace[7] or pace[8] == '1' then
-      -- A throttle well below the limit in force tells of a storm, not of a budget: its ceiling has yet to prove itself,
-      -- and is trusted for twice as long each time that calls pass until it is forgotten and are throttled then.
-      if (in_force or trusted_ms == rules.ceiling_ms) and speed < NEAR * limit then
-        trusted_ms = math.min(UNPROVED_CEILING_MS, rules.ceiling_ms)
-      elseif not in_force then
-        trusted_ms = math.min(2 * trusted_ms, rules.ceiling_ms)
-      end
-      put('ceiling', exact(speed * rules.ceiling))
-      put('ceiling_for', int(trusted_ms))
-      put('ceiling_at', int(now))
-      put('passed_slowed', '0')
-    end
-    told.pace = slower
-  end
-  if told_ms > 0 then
-    put('not_before', int(math.max(now + told_ms, tonumber(pace[15] or 0))))
-  end
-elseif signal == 'failed' or signal == 'unreachable' then
-  local failures = tonumber(pace[9] or 0) + 1
-  local ids = pace[10] or ''
-  if not string.find(ids, id, 1, true) and #ids < 37 * rules.outage_submissions then
-    ids = ids .. id .. ' '
-  end
-  put('failures', int(failures))
-  put('failed_ids', ids)
-  local enough = failures >= rules.outage_failures and #ids >= 37 * rules.outage_submissions
-  if not outage and (signal == 'unreachable' or enough) then
-    outage = true
-    put('outage', '1')
-    put('probe_at', int(now + rules.probe_every_ms))
-    put('probed', id)
-    told.outage = true
-  end
-elseif signal == 'credentials' then
-  put('held_until', int(now + rules.credentials_hold_ms))
-  told.held = 'credentials'
-elseif signal == 'denied' then
-  told.held = 'denied'
-end
+-- ---- The upstream first, for it decides whether the try is charged.
+local call = { id = id, signal = signal, now = now, rate = rate, paced = record.paced, told_ms = told_ms }
+local set, outage = hear(pace, call, rules, told)
 
 -- ---- The submission.
-local final
-local retry = false
+local final -- the state that it ends in
+local look = verdict == 'reconcile'
+local retry = verdict == 'retry'
 if proved_none and verdict ~= 'forwarded' then
   record.sent = record.before
 end
 if verdict == 'forwarded' then
-  final = 'forwarded'
-  put('passed', int(passed + 1))
+  -- One that ended as if there were no job keeps that end: its caller may have gone on without it.
+  final = (queued or record.state == 'unknown') and 'forwarded' or record.state
+  record.job_id, record.job_arn = job_id, job_arn
+  record.terminate = final ~= 'forwarded' or nil
+  owe(record)
 elseif verdict == 'reject' then
-  final = 'rejected'
+  final = record.cancel and early_end(record.cancel) or 'rejected'
 elseif verdict == 'unknown' then
   final = 'unknown'
-else
-  retry = true
+elseif retry then
   if charged and (outage or record.probe) then
     charged = false
   end
@@ -182,14 +89,15 @@ else
   if charged then
     record.tries = (record.tries or 0) + 1
     record.first = record.first or record.leased_at
-    if record.tries >= max_tries or now - record.first >= window_ms then
-      retry = false
-      final = record.sent and 'unknown' or 'rejected'
-    end
+  end
+  if record.cancel then
+    look, final = record.sent, not record.sent and early_end(record.cancel) or nil
+  elseif charged and (record.tries >= max_tries or now - record.first >= window_ms) then
+    final = record.sent and 'unknown' or 'rejected'
   end
 end
 told.charged = charged
-if retry and outage and not charged then
+if outage and not charged then
   delay_ms = 0 -- probes take turns by themselves; a delay would only empty the line
 end
 
@@ -203,100 +111,70 @@ local cost = record.cost or 0 -- what the lease added to the share's F
 if current then
   record.lease, record.before, record.paced, record.probe, record.cost = nil, nil, nil, nil, nil
 end
-local late = final and not queued
 local alike = 0
-if final == 'rejected' then
+if final == 'rejected' and queued then
   alike = 1
-  if tags[4] == code then
-    alike = tonumber(tags[3] or 0) + 1
+  if alike_before[2] == code then
+    alike = tonumber(alike_before[1] or 0) + 1
   end
 end
-local pause = alike >= rules.like_rejections and tags[2] ~= '1'
+local pause = alike >= rules.like_rejections and not standing.paused
 
 -- ---- All is read and decided; now write.
-if final then
-  record.state = final
-  record.settled = record.settled or now
-  if job_id ~= '' then
-    record.job_id, record.job_arn = job_id, job_arn
-    redis.call('SET', KEYS[11], id, 'PX', int(alias_ms))
-  end
-  if final == 'forwarded' then
-    rest = string.sub(rest, 1, record.identity) -- the request is Batch's now
-  end
-  value = pack_record(record, rest)
-  if final == 'forwarded' then
-    redis.call('SET', KEYS[1], value, 'PX', int(retention_ms))
-  else
-    redis.call('SET', KEYS[1], value) -- dead letters keep everything until a person has looked
-  end
-  if queued then
-    put('queued', int(tonumber(pace[2] or 0) - 1))
-    put('bytes', int(tonumber(pace[3] or 0) - record.size))
-    if backlog > 1 then
-      redis.call('ZADD', KEYS[6], int(backlog - 1), record.share)
-    else
-      redis.call('ZREM', KEYS[6], record.share)
-      if shares > 1 then
-        redis.call('HSET', KEYS[7], record.queue, int(shares - 1))
-      else
-        redis.call('HDEL', KEYS[7], record.queue)
-      end
-    end
-    redis.call('ZREM', KEYS[10], id) -- a reclaimed one that an earlier attempt forwarded after all
-    redis.call('ZREM', KEYS[4], id)
-    redis.call('ZREM', KEYS[5], id)
-    if start and redis.call('ZCARD', KEYS[10]) == 0 then
-      redis.call('ZREM', KEYS[3], record.share)
-    end
-  end
-  if final == 'rejected' then
-    redis.call('HSET', KEYS[9], 'alike', int(alike), 'alike_code', code)
-  elseif final == 'forwarded' and tags[3] then
-    redis.call('HDEL', KEYS[9], 'alike', 'alike_code')
-  end
-else
-  value = pack_record(record, rest)
-  redis.call('SET', KEYS[1], value)
-  local virtual, finish = tonumber(pace[1] or 0), tonumber(tags[1] or 0)
-  local back_to = math.max(virtual, finish)
-  if not charged and signal ~= 'denied' then -- a denied one keeps its cost: a share full of them must not stay first
-    -- As if it had never been leased; but what others were served meanwhile is made up for by one turn, not more.
-    back_to = math.max(virtual - 1 / tonumber(tags[7] or tags[6] or 1), finish - cost)
-    redis.call('HSET', KEYS[9], 'finish', exact(back_to))
-    if start then
-      redis.call('ZADD', KEYS[3], exact(back_to), record.share)
-    end
-  end
-  if delay_ms > 0 then
-    redis.call('ZADD', KEYS[4], int(now + delay_ms), id)
-  else
-    redis.call('ZADD', KEYS[10], int(record.place), id)
-    if not start and tags[2] ~= '1' then
-      redis.call('ZADD', KEYS[3], exact(back_to), record.share)
-    end
-  end
-  redis.call('ZREM', KEYS[5], id)
-end
-if signal == 'denied' then
-  redis.call('HSET', KEYS[8], record.hold, int(now + rules.denied_hold_ms))
-elseif was_held and signal == 'answered' then
-  redis.call('HDEL', KEYS[8], record.hold)
-  told.released = 'denied'
-end
-if pause then
-  redis.call('HSET', KEYS[9], 'paused', '1', 'paused_because', 'rejections: ' .. code)
-  redis.call('SADD', KEYS[12], record.share)
-  redis.call('ZREM', KEYS[3], record.share)
-  told.paused = true
-end
 if #set > 0 then
   redis.call('HSET', KEYS[2], unpack(set))
 end
+local start = math.max(standing.virtual, standing.finish) -- of its share, should it have nothing else ready
+if retry and not charged and signal ~= 'denied' then -- a share full of denied ones must not stay first
+  -- As if it had never been leased; but what others were served meanwhile is made up for by one turn, not more.
+  start = math.max(standing.virtual - 1 / standing.weight, standing.finish - cost)
+  redis.call('HSET', standing.share_key, 'finish', exact(start))
+  if standing.start then
+    redis.call('ZADD', prefix .. 'active', exact(start), record.share)
+  end
+end
 if final then
-  if queued and backlog <= 1 and tags[2] ~= '1' and tags[5] ~= '1' and not pause then
-    redis.call('PEXPIRE', KEYS[9], int(idle_ms))
+  record.state = final
+  if queued then
+    stand_nowhere(standing)
+    count_out(standing, idle_ms)
+  end
+  if job_id ~= '' then
+    redis.call('SET', KEYS[5], id, 'PX', int(alias_ms))
+  end
+  value = write_final(prefix, id, record, rest, now, retention_ms)
+  if final == 'rejected' and queued then
+    redis.call('HSET', standing.share_key, 'alike', int(alike), 'alike_code', code)
+  elseif final == 'forwarded' then
+    redis.call('HINCRBY', KEYS[2], 'passed', 1)
+    redis.call('HDEL', standing.share_key, 'alike', 'alike_code')
   end
   redis.call('PUBLISH', channel, id)
+elseif look then
+  stand_for_a_look(standing, record, now + look_ms)
+  value = pack_record(record, rest)
+  redis.call('SET', KEYS[1], value)
+else
+  value = pack_record(record, rest)
+  redis.call('SET', KEYS[1], value)
+  if delay_ms > 0 then
+    redis.call('ZADD', prefix .. 'delayed', int(now + delay_ms), id)
+  else
+    stand_ready(standing, record.place, start)
+  end
+  redis.call('ZREM', prefix .. 'leased', id)
 end
-return { late and 'late' or 'settled', value, cmsgpack.pack(told) }
+if signal == 'denied' then
+  redis.call('HSET', KEYS[3], record.hold, int(now + rules.denied_hold_ms))
+elseif was_held and signal == 'answered' then
+  redis.call('HDEL', KEYS[3], record.hold)
+  told.released = 'denied'
+end
+if pause then
+  redis.call('HSET', standing.share_key, 'paused', '1', 'paused_because', 'rejections: ' .. code)
+  redis.call('PERSIST', standing.share_key)
+  redis.call('SADD', KEYS[4], record.share)
+  redis.call('ZREM', prefix .. 'active', record.share)
+  told.paused = true
+end
+return { final and not queued and 'late' or 'settled', value, cmsgpack.pack(told) }

@@ -1,0 +1,121 @@
+"""What callers and operators change of a submission after it was accepted. The store decides by how it stands then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.core.errors import AlreadyFinalError, NotFoundError, WrongStateError
+from gateway.core.identity import TAG_CHARACTERS
+from gateway.core.submission import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.core.caller import Caller
+    from gateway.core.journal import Journal
+    from gateway.core.lookup import Lookup
+    from gateway.core.ports import Change, ChangeStore
+    from gateway.core.submission import Submission
+    from gateway.core.upstream import Routes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """The submission as it stands, and whether all is done; else Batch is still to be asked."""
+
+    submission: Submission
+    done: bool
+
+
+class Changes:
+    """Cancel, priority, redrive, resolve. Stores and journals are by the upstream's tag."""
+
+    def __init__(
+        self,
+        *,
+        routes: Routes,
+        lookup: Lookup,
+        stores: Mapping[str, ChangeStore],
+        journals: Mapping[str, Journal],
+    ) -> None:
+        self._routes = routes
+        self._lookup = lookup
+        self._stores = stores
+        self._journals = journals
+
+    async def cancel(self, wanted: str, caller: Caller, reason: str) -> Changed:
+        """End a submission: at once, or by a look or a termination that is owed now.
+
+        Raises NotFoundError, and AlreadyFinalError where it is rejected, unknown or expired.
+        """
+        before = await self._lookup.find(wanted, caller)
+        change = await self._store(before).cancel(before.submission_id, reason)
+        after = self._after(change, wanted)
+        if change.verdict == "final":
+            raise AlreadyFinalError(after)
+        if change.verdict == "canceled":
+            self._journal(after).tell_settled(after)
+        return Changed(submission=await self._placed(after, caller), done=change.verdict in ("canceled", "done"))
+
+    async def reprioritize(self, wanted: str, caller: Caller, priority: int) -> Changed:
+        """Another place in the share's line, or an update that is owed to Batch now.
+
+        Raises NotFoundError, and AlreadyFinalError where no job will come of it or its job is to end.
+        """
+        before = await self._lookup.find(wanted, caller)
+        change = await self._store(before).reprioritize(before.submission_id, priority)
+        after = self._after(change, wanted)
+        if change.verdict == "final":
+            raise AlreadyFinalError(after)
+        return Changed(submission=await self._placed(after, caller), done=change.verdict == "placed")
+
+    async def redrive(self, wanted: str, caller: Caller) -> Submission:
+        """Put a rejected one back in line. Raises ForbiddenError, NotFoundError, WrongStateError."""
+        caller.must_be_operator()
+        before = await self._lookup.find(wanted, caller)
+        change = await self._store(before).redrive(before.submission_id)
+        after = self._after(change, wanted)
+        if change.verdict == "refused":
+            why = (
+                "It may be in Batch: resolve it first."
+                if after.state is State.UNKNOWN
+                else f"It is {after.state.value}; only rejected ones are put back in line."
+            )
+            raise WrongStateError(why, after)
+        return await self._placed(after, caller)
+
+    async def resolve(self, wanted: str, caller: Caller, job_id: str | None) -> Submission:
+        """Say which job an unknown one has, or with None that there is none.
+
+        Raises ForbiddenError, NotFoundError, and WrongStateError where it is not unknown or the job is another's.
+        """
+        caller.must_be_operator()
+        before = await self._lookup.find(wanted, caller)
+        upstream = self._routes.of(before.submission_id)
+        job_arn = upstream.job_arn(job_id) if upstream and job_id else None
+        change = await self._store(before).resolve(before.submission_id, job_id, job_arn)
+        if change.verdict == "owned":
+            raise WrongStateError(f"Job {job_id} is submission {change.owner}'s.", before)
+        after = self._after(change, wanted)
+        if change.verdict == "refused":
+            raise WrongStateError(f"It is {after.state.value}; only unknown ones are resolved.", after)
+        self._journal(after).tell_settled(after)
+        return after
+
+    def _store(self, submission: Submission) -> ChangeStore:
+        return self._stores[submission.submission_id[:TAG_CHARACTERS]]
+
+    def _journal(self, submission: Submission) -> Journal:
+        return self._journals[submission.submission_id[:TAG_CHARACTERS]]
+
+    def _after(self, change: Change, wanted: str) -> Submission:
+        if change.submission is None:  # its record expired between the two
+            raise NotFoundError(f"No submission {wanted[:256]} is known here.")
+        return change.submission
+
+    async def _placed(self, submission: Submission, caller: Caller) -> Submission:
+        """With its position, which a script's answer does not tell."""
+        if submission.state is not State.QUEUED:
+            return submission
+        return await self._lookup.find(submission.submission_id, caller)

@@ -1,0 +1,155 @@
+"""What Batch is asked for a submission beside submitting it: a look for its job, a termination, an update.
+
+Owed durably, leased and settled like submissions, at a pace of their own: Batch counts these calls apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.attempt import AnswerKind
+from gateway.core.backoff import full_jitter_seconds
+from gateway.core.errors import StoreUnavailableError
+from gateway.core.ports import ErrandEnd, ErrandReport, Wait
+from gateway.core.reconcile import CLOCKS_DIFFER, LOOK_AFTER_SECONDS, CallFailedError, own_job, possible_jobs
+from gateway.core.submission import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.core.attempt import Answer
+    from gateway.core.journal import Journal
+    from gateway.core.ports import Errand, ErrandCalls, ErrandStore
+    from gateway.core.reconcile import Candidate
+
+POLL_SECONDS = 1.0
+SETTLE_RETRY_SECONDS = 0.2
+# Credentials and rights come back when a person has acted: asked again once a minute.
+HELD_SECONDS = 60.0
+# So much of a lease may be gone before the first of its calls begins.
+MAX_NAMED = 10
+
+DEFAULT_REASON = "Canceled through the gateway."
+
+
+class Errands:
+    """Runs one upstream's errands, up to `concurrency` at a time."""
+
+    def __init__(
+        self,
+        *,
+        store: ErrandStore,
+        batch: ErrandCalls,
+        journal: Journal,
+        concurrency: int,
+        lease_seconds: float,
+        chance: random.Random | None = None,
+    ) -> None:
+        self._store = store
+        self._batch = batch
+        self._journal = journal
+        self._lease_seconds = lease_seconds
+        self._slots = asyncio.Semaphore(concurrency)
+        self._chance = chance or random.SystemRandom()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until told to stop; then back when the errands in hand are settled."""
+        async with asyncio.TaskGroup() as running:
+            while not stop.is_set():
+                await self._slots.acquire()
+                got = await self._lease()
+                if isinstance(got, Wait):
+                    self._slots.release()
+                    seconds = POLL_SECONDS if got.seconds is None else min(got.seconds, POLL_SECONDS)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), seconds)
+                else:
+                    running.create_task(self.run_one(got)).add_done_callback(lambda _: self._slots.release())
+
+    async def run_one(self, errand: Errand) -> ErrandEnd:
+        """One errand, from lease to settlement."""
+        try:
+            async with asyncio.timeout(self._lease_seconds / 2):  # what runs longer, another process would do beside it
+                report = await self._report(errand)
+        except TimeoutError:
+            failure = Failure(code="ErrandTimeout", message="Batch did not answer in time.")
+            report = ErrandReport(verdict="later", delay_seconds=self._backoff_seconds(errand), failure=failure)
+        end = await self._settle(errand, report)
+        self._journal.tell_errand(errand, report, end)
+        return end
+
+    async def _lease(self) -> Errand | Wait:
+        try:
+            return await self._store.lease()
+        except StoreUnavailableError:
+            return Wait(seconds=POLL_SECONDS, reason="store")  # the store's own watch tells of it
+
+    async def _report(self, errand: Errand) -> ErrandReport:
+        submission = errand.submission
+        try:
+            match errand.kind:
+                case "look":
+                    return await self._look(errand)
+                case "terminate":
+                    reason = submission.cancel.reason if submission.cancel else ""
+                    await self._batch.terminate(submission.job_id or "", reason or DEFAULT_REASON)
+                case "update":
+                    await self._batch.update(submission.job_id or "", submission.priority)
+        except CallFailedError as error:
+            return self._failed(errand, error.answer)
+        return ErrandReport(verdict="done")
+
+    async def _look(self, errand: Errand) -> ErrandReport:
+        submission = errand.submission
+        since = errand.maybe_sent_since - CLOCKS_DIFFER
+        named = await self._batch.jobs_named(submission.request, since)
+        owners = await self._owners(named)
+        free = [job_id for job_id in named if owners.get(job_id, submission.submission_id) == submission.submission_id]
+        candidates = [await self._batch.candidate(job_id) for job_id in free]
+        own = own_job(candidates, submission.submission_id)
+        if own:
+            return ErrandReport(verdict="found", job_id=own.job_id, job_arn=own.job_arn)
+        if errand.looks + 1 < len(LOOK_AFTER_SECONDS):  # Batch lists late at times: another one may be on its way
+            return ErrandReport(verdict="looked", delay_seconds=LOOK_AFTER_SECONDS[errand.looks + 1])
+        return ErrandReport(verdict="unknown", failure=_verdict_of_looks(candidates, submission.submission_id))
+
+    async def _owners(self, job_ids: Sequence[str]) -> Any:
+        while True:
+            with suppress(StoreUnavailableError):
+                return await self._store.owners(job_ids)
+            await asyncio.sleep(SETTLE_RETRY_SECONDS)
+
+    def _failed(self, errand: Errand, answer: Answer) -> ErrandReport:
+        if errand.kind != "look" and answer.kind is AnswerKind.REFUSED:
+            # Batch knows of no such job any more, or it has ended: what was asked has no object
+            return ErrandReport(verdict="done", failure=answer.failure)
+        held = answer.kind in (AnswerKind.CREDENTIALS, AnswerKind.DENIED)
+        delay = HELD_SECONDS if held else max(answer.wait_seconds, self._backoff_seconds(errand))
+        return ErrandReport(verdict="later", delay_seconds=delay, failure=answer.failure)
+
+    def _backoff_seconds(self, errand: Errand) -> float:
+        return full_jitter_seconds(errand.tries + 1, self._chance)
+
+    async def _settle(self, errand: Errand, report: ErrandReport) -> ErrandEnd:
+        """Until the store has it; a lease that ends meanwhile makes another process ask again, which does no harm."""
+        while True:
+            with suppress(StoreUnavailableError):
+                return await self._store.settle(errand, report)
+            await asyncio.sleep(SETTLE_RETRY_SECONDS)
+
+
+def _verdict_of_looks(candidates: Sequence[Candidate], wanted: Any) -> Failure:
+    possible = possible_jobs(candidates, wanted)
+    if not possible:
+        return Failure(
+            code="JobNotFound",
+            message="A call may have made a job, and no job of this name and queue was found in Batch.",
+        )
+    ids = ", ".join(one.job_id for one in possible[:MAX_NAMED])
+    more = f" and {len(possible) - MAX_NAMED} more" if len(possible) > MAX_NAMED else ""
+    return Failure(
+        code="JobNotCertain", message=f"A call may have made a job, and these may be it, by their name: {ids}{more}."
+    )

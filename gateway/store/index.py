@@ -1,0 +1,95 @@
+"""Submissions by when they were accepted, by namespace, and by Batch's job id."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.identity import SubmissionId
+from gateway.core.ports import Indexed
+from gateway.store.connection import store_errors
+from gateway.store.reading import read
+from gateway.store.records import hold_in
+from gateway.store.scripts import Scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis.asyncio import Redis
+
+    from gateway.core.submission import Submission
+    from gateway.store.keys import Keys
+
+# A sweep looks at so many at a time: a millisecond of the store's.
+SWEEP_AT_ONCE = 500
+
+
+class SubmissionIndex:
+    """LookupStore over one upstream's keys."""
+
+    def __init__(self, client: Redis, keys: Keys) -> None:
+        self._client: Any = client
+        self._keys = keys
+        self._scripts = Scripts()
+
+    async def get(self, submission_id: SubmissionId) -> Submission | None:
+        (found,) = await self.get_many([submission_id])
+        return found
+
+    async def get_many(self, wanted: Sequence[SubmissionId]) -> list[Submission | None]:
+        with store_errors():
+            return await read(self._client, self._keys, wanted)
+
+    async def of_job(self, job_id: str) -> SubmissionId | None:
+        """Whose job it is, also after its record has expired."""
+        with store_errors():
+            owner = await self._client.get(self._keys.job(job_id))
+        return SubmissionId(owner.decode()) if owner else None
+
+    async def denied_until(self, wanted: SubmissionId) -> datetime | None:
+        """When the submission's queue and role, which IAM denies, are tried again; None where they are not denied."""
+        with store_errors():
+            value = await self._client.get(self._keys.record(wanted))
+            held_ms = await self._client.hget(self._keys.denied, hold_in(value)) if value else None
+            now_ms = await self.now_ms()
+        return datetime.fromtimestamp(int(held_ms) / 1000, UTC) if held_ms and int(held_ms) > now_ms else None
+
+    async def namespaces(self) -> list[str]:
+        with store_errors():
+            return sorted(name.decode() for name in await self._client.smembers(self._keys.namespaces))
+
+    async def accepted_before(self, namespace: str, before: Indexed | None, limit: int) -> list[Indexed]:
+        """The newest of a namespace that come after `before` in a list, at most so many; by time, then id, descending.
+
+        Entries whose records have expired may be among them until they are swept.
+        """
+        found: list[Indexed] = []
+        offset, highest = 0, before.accepted_ms if before else "+inf"
+        with store_errors():
+            while len(found) < limit:
+                rows = await self._client.zrevrangebyscore(
+                    self._keys.index(namespace), highest, "-inf", start=offset, num=limit, withscores=True
+                )
+                entries = [Indexed(accepted_ms=int(ms), submission_id=SubmissionId(one.decode())) for one, ms in rows]
+                found += [one for one in entries if before is None or one < before]
+                if len(rows) < limit:
+                    break
+                offset += limit
+        return found[:limit]
+
+    async def sweep(self, namespace: str, *, accepted_before_ms: int, passed_over: int) -> tuple[int, int]:
+        """Take expired ones out of the index, past the first so many; (how many were looked at, how many went)."""
+        keys = self._keys
+        with store_errors():
+            _, looked_at, gone = await self._scripts["sweep"].run(
+                self._client,
+                [keys.index(namespace), keys.namespaces],
+                [keys.root, namespace, accepted_before_ms, passed_over, SWEEP_AT_ONCE],
+            )
+        return int(looked_at), int(gone)
+
+    async def now_ms(self) -> int:
+        """The store's time."""
+        with store_errors():
+            seconds, microseconds = await self._client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000

@@ -1,0 +1,130 @@
+
+-- How a submission enters and leaves the backlog. A queued one stands in exactly one place: in its share's `ready`, in
+-- `delayed`, in `leased`, or in `errands`, where it waits for a look at Batch's jobs and is not submitted meanwhile.
+-- `errands` also has final ones that Batch is owed a termination or an update for. Each function says which keys it
+-- writes; whoever calls it has read them all before: `standing_of` does.
+
+-- What Batch keeps no copy of stays: dead letters wait for a person with all that was asked.
+local DEAD_LETTERS = { rejected = true, unknown = true }
+
+-- Reads all that entering or leaving the backlog depends on; `prefix` is that of the upstream's keys.
+local function standing_of(prefix, id, record)
+  local share = record.share
+  local standing = {
+    prefix = prefix,
+    id = id,
+    share = share,
+    queue = record.queue,
+    size = record.size,
+    record_key = prefix .. 'sub:' .. id,
+    ready_key = prefix .. 'ready:' .. share,
+    share_key = prefix .. 'share:' .. share,
+  }
+  local tags = redis.call('HMGET', standing.share_key, 'finish', 'paused', 'overridden', 'weight', 'o_weight')
+  standing.finish, standing.paused, standing.overridden = tonumber(tags[1] or 0), tags[2] == '1', tags[3] == '1'
+  standing.weight = tonumber(tags[5] or tags[4] or 1)
+  standing.virtual = tonumber(redis.call('HGET', prefix .. 'upstream', 'virtual') or 0)
+  standing.start = redis.call('ZSCORE', prefix .. 'active', share)
+  standing.backlog = tonumber(redis.call('ZSCORE', prefix .. 'backlog', share) or 0)
+  standing.shares = tonumber(redis.call('HGET', prefix .. 'queues', record.queue) or 0)
+  standing.ready = redis.call('ZCARD', standing.ready_key)
+  standing.in_ready = redis.call('ZSCORE', standing.ready_key, id)
+  for _, name in ipairs({ 'delayed', 'leased', 'errands', 'deadlines' }) do
+    redis.call('ZCARD', prefix .. name)
+  end
+  return standing
+end
+
+-- Counts a submission in: upstream, backlog, queues, share. The caller gives it a place.
+local function count_in(standing)
+  redis.call('HINCRBY', standing.prefix .. 'upstream', 'queued', 1)
+  redis.call('HINCRBY', standing.prefix .. 'upstream', 'bytes', standing.size)
+  redis.call('ZINCRBY', standing.prefix .. 'backlog', 1, standing.share)
+  if standing.backlog == 0 then
+    redis.call('HINCRBY', standing.prefix .. 'queues', standing.queue, 1)
+    redis.call('PERSIST', standing.share_key)
+  end
+end
+
+-- Puts it in its share's line, and the share into the fair order: ready, active. Answers whether it woke the share.
+local function stand_ready(standing, place, start)
+  redis.call('ZADD', standing.ready_key, int(place), standing.id)
+  if standing.start or standing.paused then
+    return false
+  end
+  redis.call('ZADD', standing.prefix .. 'active', exact(start), standing.share)
+  return true
+end
+
+-- Takes it out of every place where a queued one stands: ready, active, delayed, leased, errands.
+local function stand_nowhere(standing)
+  redis.call('ZREM', standing.ready_key, standing.id)
+  for _, name in ipairs({ 'delayed', 'leased', 'errands' }) do
+    redis.call('ZREM', standing.prefix .. name, standing.id)
+  end
+  if standing.in_ready and standing.ready == 1 then
+    redis.call('ZREM', standing.prefix .. 'active', standing.share)
+  end
+end
+
+-- Counts it out, once it stands nowhere. An idle share is forgotten after a while.
+local function count_out(standing, idle_ms)
+  redis.call('ZREM', standing.prefix .. 'deadlines', standing.id)
+  redis.call('HINCRBY', standing.prefix .. 'upstream', 'queued', -1)
+  redis.call('HINCRBY', standing.prefix .. 'upstream', 'bytes', -standing.size)
+  if standing.backlog > 1 then
+    redis.call('ZADD', standing.prefix .. 'backlog', int(standing.backlog - 1), standing.share)
+    return
+  end
+  redis.call('ZREM', standing.prefix .. 'backlog', standing.share)
+  if standing.shares > 1 then
+    redis.call('HSET', standing.prefix .. 'queues', standing.queue, int(standing.shares - 1))
+  else
+    redis.call('HDEL', standing.prefix .. 'queues', standing.queue)
+  end
+  if not standing.paused and not standing.overridden then
+    redis.call('PEXPIRE', standing.share_key, int(idle_ms))
+  end
+end
+
+-- Sets a submission aside until somebody has looked for its job: it may be in Batch, and is not to be submitted again.
+local function stand_for_a_look(standing, record, due)
+  record.look = { looks = 0 }
+  stand_nowhere(standing)
+  redis.call('ZADD', standing.prefix .. 'errands', int(due), standing.id)
+end
+
+-- How one that is to end early ends, once no call can have made a job.
+local function early_end(cancel)
+  return cancel.by == 'deadline' and 'expired' or 'canceled'
+end
+
+-- What Batch is owed for a job that it has: nothing, a termination, or the priority that was changed meanwhile.
+local function owe(record)
+  if record.cancel then
+    record.terminate = true
+  elseif record.asked_place and record.asked_place ~= record.place then
+    record.update = true
+  end
+end
+
+-- Writes a final record: the request goes with it, but a dead letter's. It expires, but while Batch is owed something,
+-- and dead letters never. Writes the record and errands.
+local function write_final(prefix, id, record, rest, now, retention_ms)
+  record.settled = record.settled or now
+  record.look, record.errand, record.errand_tries = nil, nil, nil
+  local key, owed = prefix .. 'sub:' .. id, record.terminate or record.update
+  if not DEAD_LETTERS[record.state] then
+    rest = string.sub(rest, 1, record.identity)
+  end
+  local value = pack_record(record, rest)
+  if owed or DEAD_LETTERS[record.state] then
+    redis.call('SET', key, value)
+  else
+    redis.call('SET', key, value, 'PX', int(retention_ms))
+  end
+  if owed then
+    redis.call('ZADD', prefix .. 'errands', int(now), id)
+  end
+  return value
+end

@@ -1,0 +1,44 @@
+"""Submissions as they stand, read in two round trips however many they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.submission import State
+from gateway.store.records import standing, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.core.identity import SubmissionId
+    from gateway.core.submission import Submission
+    from gateway.store.keys import Keys
+
+
+async def read(client: Any, keys: Keys, wanted: Sequence[SubmissionId]) -> list[Submission | None]:
+    """In the order of `wanted`, None where there is none. Raises redis-py's errors."""
+    if not wanted:
+        return []
+    values = await client.mget([keys.record(one) for one in wanted])
+    found = {one: unpack(one, value) for one, value in zip(wanted, values, strict=True) if value}
+    standings = {
+        one: standing(value)
+        for one, value in zip(wanted, values, strict=True)
+        if one in found and found[one].state is State.QUEUED
+    }
+    if standings:
+        async with client.pipeline(transaction=False) as pipe:
+            for one, (place, _) in standings.items():
+                # how many of its share stand ready before its place: also while it waits elsewhere for its next try
+                pipe.zcount(keys.ready(found[one].share), "-inf", f"({place}")
+                pipe.zscore(keys.delayed, one)
+            answers = await pipe.execute()
+        for (one, (_, with_batch)), before, due_ms in zip(standings.items(), answers[::2], answers[1::2], strict=True):
+            found[one] = replace(
+                found[one],
+                position=0 if with_batch else int(before) + 1,
+                not_before=datetime.fromtimestamp(due_ms / 1000, UTC) if due_ms else None,
+            )
+    return [found.get(one) for one in wanted]

@@ -17,13 +17,11 @@ from aiobotocore.session import get_session
 from gateway.batch.answers import name_in
 from gateway.batch.failures import answer_of
 from gateway.batch.reconcile import ERRAND_CONNECTIONS, ErrandClient
-from gateway.batch.role import take_role
+from gateway.batch.role import session_as
 from gateway.core.attempt import Answer, AnswerKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from aiobotocore.session import AioSession
 
 # A connection that Batch closes while we send would leave the outcome open; so ours end first.
 KEEPALIVE_SECONDS = 10
@@ -89,16 +87,10 @@ async def open_batch_client(
         http_session_cls=_NoRedirects,
         connector_args={"keepalive_timeout": KEEPALIVE_SECONDS},
     )
-    session = _session(endpoint)
-    if endpoint.role_arn is not None:
-        chain, session = session, _session(endpoint)
-        await take_role(session, chain, endpoint.role_arn, config=config, call_timeout_seconds=call_timeout_seconds)
-    async with session.create_client("batch", endpoint_url=endpoint.url, config=config) as client:
-        yield BatchClient(client, call_timeout_seconds=call_timeout_seconds)
-
-
-def _session(endpoint: Endpoint) -> AioSession:
     session = get_session()
     if endpoint.access_key_id is not None:
         session.set_credentials(endpoint.access_key_id, endpoint.secret_access_key)
-    return session
+    if endpoint.role_arn is not None:
+        session = await session_as(endpoint.role_arn, session, config=config, call_timeout_seconds=call_timeout_seconds)
+    async with session.create_client("batch", endpoint_url=endpoint.url, config=config) as client:
+        yield BatchClient(client, call_timeout_seconds=call_timeout_seconds)

@@ -63,8 +63,9 @@ class ErrandClient:
             job = await self._call(self._client.describe_service_job, jobId=job_id)
             if job.get("jobId") != job_id:
                 raise MalformedAnswerError("Batch described another job than it was asked for.")
-            tags = job.get("tags") or {}
-            submission = name_in(tags, SUBMISSION_TAG) if SUBMISSION_TAG in tags else None
+            submission = (job.get("tags") or {}).get(SUBMISSION_TAG)
+            if submission is not None and not isinstance(submission, str):
+                raise MalformedAnswerError("Batch answered 200 with a tag that is no text.")
             return Candidate(job_id=job_id, job_arn=name_in(job, "jobArn"), submission=submission)
 
     async def terminate(self, job_id: str, reason: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioAssumeRoleCredentialFetcher, AioDeferredRefreshableCredentials
+from aiobotocore.session import get_session
 from botocore import UNSIGNED
 from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
 
@@ -80,18 +81,18 @@ class _Only:
         return self._credentials
 
 
-async def take_role(
-    session: AioSession, chain: AioSession, role_arn: str, *, config: AioConfig, call_timeout_seconds: float
-) -> None:
-    """Let the session's clients be the role, which the chain's credentials assume.
+async def session_as(role_arn: str, chain: AioSession, *, config: AioConfig, call_timeout_seconds: float) -> AioSession:
+    """A session whose clients are the role, which the credentials of the session `chain` assume.
 
     Calls nobody, and blocks the loop for about 100 ms: botocore reads STS's model here and not with the first call.
     """
     unsigned = config.merge(AioConfig(signature_version=UNSIGNED))  # else the chain would be asked for credentials
     async with chain.create_client("sts", config=unsigned):
         pass
+    session = get_session()
     credentials = RoleCredentials(chain, role_arn, config=config, call_timeout_seconds=call_timeout_seconds)
     session.register_component("credential_provider", _Only(credentials))
+    return session
 
 
 @contextmanager

@@ -1,28 +1,44 @@
-"""When a submission will be forwarded, if nothing more arrives: from a snapshot of the shares, in closed form.
+"""When a submission will be forwarded, if nothing more arrives: from a snapshot of the shares.
 
-Start-time fair queueing serves start tags in order. The submission at position p of a share has the start tag
-S + (p - 1) / weight, so what goes before it is, for every share, however many of its tags are smaller.
+Start-time fair queueing serves start tags in order, equal ones by the share's name. The submission at position p of a
+share has the tag S + (p - 1) / weight, so what goes before it is, for every share, however many of its tags are
+smaller. Weights such as 10 and 1 make equal tags common, and rounding then decides between them: tags are added up
+here as lua/lease.lua adds them.
+
+`shares_ahead` says it of one submission in closed form. `Forecast` answers for thousands a second: it goes through the
+next calls one by one, once, and looks up the rest.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from heapq import heapify, heappop, heapreplace
+from itertools import accumulate, repeat
+from operator import add
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from gateway.core.share import Share
 
-# After so many calls a pace that recovers is within one per cent of its limit (see lua/settle.lua).
-RECOVERY_CALLS = 50
+# How a pace that was slowed grows with each call: by so much of its gap to the limit, and of the limit (lua/pace.lua).
 RECOVERY_OF_GAP, RECOVERY_OF_LIMIT = 0.1, 0.01
+# Up to here tags are added up step by step; who is wrong about a tie after a thousand turns is wrong by a thousandth.
+EXACT_STEPS = 1000
+# The calls that `Forecast` goes through one by one: so many, or so many rounds of all shares. Behind them every share
+# is taken to be in the middle of a turn: wrong by half a call a share at the most, and so by a tenth of five rounds.
+EXACT_CALLS, EXACT_ROUNDS = 1000, 5
+# What `Forecast.prepared` does at a stretch: half a millisecond, in which nobody else is served.
+CALLS_AT_A_STRETCH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareLoad:
-    """A share that has something ready: its next start tag, its weight, and how many submissions are ready."""
+    """A share: its next start tag, its weight, and how many submissions are ready."""
 
     start: float
     weight: float
@@ -31,11 +47,13 @@ class ShareLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What the forecast rests on. `shares` are the active ones: a paused share is not among them.
+    """What forecasts rest on. `shares` have something ready, or none but a tag that is still known.
 
-    `virtual` is where the fair order stands: a share that has nothing ready would enter it there. `paused` shares wait
-    aside. `rate` is in calls a second now, `limit` what it grows back to; the next call may go `wait_seconds` after
-    `taken_at` (seconds of the store's clock). `calling` is False while an outage or a hold has stopped the calls.
+    `virtual` is where the fair order stands: a share of which nothing is known would enter it there. `paused` shares
+    wait aside. `rate` is in calls a second now, `limit` what it grows back to, but not beyond `ceiling` in the first
+    `ceiling_seconds`; the first call makes it grow only if `paced`. It may go `wait_seconds` after `taken_at` (seconds
+    of the store's clock), and so many as `saved_calls` together with it. `calling` is False while an outage or a hold
+    has stopped the calls.
     """
 
     taken_at: float
@@ -43,31 +61,56 @@ class Snapshot:
     rate: float
     limit: float
     wait_seconds: float = 0.0
+    saved_calls: float = 0.0
+    paced: bool = True
+    ceiling: float = math.inf
+    ceiling_seconds: float = 0.0
     calling: bool = True
     virtual: float = 0.0
     paused: frozenset[Share] = frozenset()
 
+    def remembering(self, earlier: Snapshot) -> Snapshot:
+        """With the tags of shares that had something ready then and have not now.
 
-def calls_before(snapshot: Snapshot, share: Share, position: int) -> int | None:
-    """How many submissions go before the one at this position (from 1) of its share; None while it waits aside."""
-    ahead = shares_ahead(snapshot, share, position)
-    return None if ahead is None else sum(ahead.values())
+        Who submits one at a time, each when the last is gone, waits for a whole round: the store knows, and a snapshot
+        of what is ready does not.
+        """
+        idle = {
+            share: ShareLoad(start=finish, weight=load.weight, ready=0)
+            for share, load in earlier.shares.items()
+            if share not in self.shares and share not in self.paused
+            if (finish := load.start + load.ready / load.weight) > self.virtual
+        }
+        return replace(self, shares={**self.shares, **idle}) if idle else self
 
 
 def shares_ahead(snapshot: Snapshot, share: Share, position: int) -> dict[Share, int] | None:
-    """How many submissions of each share go before that one, its own among them; None while it waits aside."""
+    """How many submissions of each share go before that one, its own among them; None while it waits aside.
+
+    Positions count from 1.
+    """
     if share in snapshot.paused:
         return None
     own = snapshot.shares.get(share) or ShareLoad(start=snapshot.virtual, weight=1.0, ready=0)  # arrived since
-    tag = own.start + (position - 1) / own.weight
+    tag = _tag(own.start, 1 / own.weight, position - 1)
     ahead = {share: position - 1}
     for other, load in snapshot.shares.items():
         if other != share:
-            # tags smaller than ours, and of equal ones those of the share that the store sorts first
-            tags = (tag - load.start) * load.weight
-            count = math.ceil(tags - 1e-9) if str(other) > str(share) else math.floor(tags + 1e-9) + 1
+            steps = (tag - load.start) * load.weight
+            near = round(steps)
+            if near >= 0 and math.isclose(steps, near, rel_tol=1e-9, abs_tol=1e-6):
+                smaller = (_tag(load.start, 1 / load.weight, near), str(other)) < (tag, str(share))
+                count = near + smaller
+            else:
+                count = math.floor(steps) + 1
             ahead[other] = min(load.ready, max(0, count))
     return ahead
+
+
+def calls_before(snapshot: Snapshot, share: Share, position: int) -> int | None:
+    """How many submissions go before the one at this position of its share; None while it waits aside."""
+    ahead = shares_ahead(snapshot, share, position)
+    return None if ahead is None else sum(ahead.values())
 
 
 def forward_at(snapshot: Snapshot, share: Share, position: int) -> float | None:
@@ -80,16 +123,162 @@ def forward_at(snapshot: Snapshot, share: Share, position: int) -> float | None:
     before = calls_before(snapshot, share, position)
     if before is None or not snapshot.calling:
         return None
-    return snapshot.taken_at + snapshot.wait_seconds + _seconds_of_calls(before, snapshot.rate, snapshot.limit)
+    return snapshot.taken_at + Timetable(snapshot).seconds_until(before)
 
 
-def _seconds_of_calls(calls: int, rate: float, limit: float) -> float:
-    """How long so many calls take at a pace that grows back to its limit with each."""
-    seconds = 0.0
-    for _ in range(min(calls, RECOVERY_CALLS)):
-        if rate >= limit:
-            break
-        seconds += 1 / rate
-        rate = min(limit, rate + RECOVERY_OF_GAP * (limit - rate) + RECOVERY_OF_LIMIT * limit)
-        calls -= 1
-    return seconds + calls / rate
+class Timetable:
+    """When the next calls go, in seconds after the snapshot: stretches of one rate each."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._saved = snapshot.saved_calls
+        self._calls: list[float] = []
+        self._seconds: list[float] = []
+        self._rates: list[float] = []
+        calls, seconds, rate = 0, snapshot.wait_seconds, snapshot.rate
+        paced = snapshot.paced
+        lower = min(snapshot.limit, snapshot.ceiling)
+        for limit, until in ((lower, snapshot.ceiling_seconds), (snapshot.limit, math.inf)):
+            while rate != limit and seconds < until:
+                self._stretch(calls, seconds, rate)
+                calls, seconds = calls + 1, seconds + 1 / rate
+                rate = _grown(rate, limit) if paced or rate > limit else rate
+                paced = True
+            if seconds < until:
+                self._stretch(calls, seconds, rate)
+                if until < math.inf:
+                    whole = math.ceil((until - seconds) * rate)
+                    calls, seconds = calls + whole, seconds + whole / rate
+
+    def seconds_until(self, calls: float) -> float:
+        """Until the call goes before which there are so many."""
+        calls = max(0.0, calls - self._saved)
+        last = bisect_right(self._calls, calls) - 1
+        return self._seconds[last] + (calls - self._calls[last]) / self._rates[last]
+
+    def calls_within(self, seconds: float) -> int:
+        """How many calls have gone so many seconds after the snapshot."""
+        if seconds < self._seconds[0]:
+            return 0
+        last = bisect_right(self._seconds, seconds) - 1
+        return math.floor(self._calls[last] + (seconds - self._seconds[last]) * self._rates[last] + self._saved) + 1
+
+    def _stretch(self, calls: float, seconds: float, rate: float) -> None:
+        self._calls.append(calls)
+        self._seconds.append(seconds)
+        self._rates.append(rate)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Line:
+    """A share as the calls are gone through: `turns` are those that it has had, `start` is the tag of its next."""
+
+    start: float
+    cost: float
+    left: int
+    turns: list[int] = field(default_factory=list)
+
+
+class Forecast:
+    """Forecasts from one snapshot, each at the price of a look-up, however many shares there are."""
+
+    def __init__(self, snapshot: Snapshot, weight_of: Callable[[Share], float] = lambda _: 1.0) -> None:
+        """`weight_of` is asked about shares that the snapshot does not know. Use it once `prepared` is through."""
+        self.snapshot = snapshot
+        self._weight_of = weight_of
+        self._timetable = Timetable(snapshot)
+        self._lines = {
+            share: _Line(start=load.start, cost=1 / load.weight, left=load.ready)
+            for share, load in snapshot.shares.items()
+        }
+        self._calls: list[tuple[Any, ...]] = []  # start tag, share's name and line of each
+        self._later = _Later([])
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Forecast:
+        """Prepared at one go."""
+        forecast = cls(snapshot)
+        for _ in forecast.prepared():
+            pass
+        return forecast
+
+    def prepared(self) -> Iterator[None]:
+        """Goes through the next calls; yields after each stretch, so that others may go on."""
+        calls = self._calls
+        heap = [(one.start, str(share), one) for share, one in self._lines.items() if one.left > 0]
+        heapify(heap)
+        exact = max(EXACT_CALLS, EXACT_ROUNDS * len(heap))
+        while heap and len(calls) < exact:
+            for number in range(len(calls), min(exact, len(calls) + CALLS_AT_A_STRETCH)):
+                call = heap[0]
+                tag, name, line = call
+                calls.append(call)
+                line.turns.append(number)
+                line.left -= 1
+                line.start = tag + line.cost
+                if line.left:
+                    heapreplace(heap, (line.start, name, line))
+                else:
+                    heappop(heap)
+                    if not heap:
+                        break
+            yield
+        self._later = _Later([line for _, _, line in heap])
+
+    def calls_before(self, share: Share, position: int, calls_made: int = 0) -> float | None:
+        """As the function of this name, for a position that holds after so many calls since the snapshot."""
+        if share in self.snapshot.paused:
+            return None
+        line = self._lines.get(share) or _Line(start=self.snapshot.virtual, cost=1 / self._weight_of(share), left=0)
+        index = bisect_left(line.turns, calls_made) + position - 1
+        if index < len(line.turns):
+            return line.turns[index]
+        arrived = index - len(line.turns)  # behind those of its share that were gone through
+        start = line.start
+        if not line.left and calls_made and self._calls:  # its share was through: it enters the order where that stands
+            start = max(start, self._calls[min(calls_made, len(self._calls)) - 1][0])
+        tag = _tag(start, line.cost, arrived)
+        before: float = bisect_left(self._calls, (tag, str(share))) + arrived
+        if before - arrived == len(self._calls):
+            before += self._later.calls_until(tag) - self._later.calls_of(line, tag)
+        return max(before, calls_made)
+
+    def forward_at(self, share: Share, position: int, seconds_since: float = 0.0) -> float | None:
+        """As the function of this name, for a position that holds so long after the snapshot."""
+        if position == 0:
+            return self.snapshot.taken_at
+        if not self.snapshot.calling:
+            return None
+        before = self.calls_before(share, position, self._timetable.calls_within(seconds_since) if seconds_since else 0)
+        return None if before is None else self.snapshot.taken_at + self._timetable.seconds_until(before)
+
+
+class _Later:
+    """The calls behind those that were gone through: each share as a flow of its weight, from its next tag on."""
+
+    def __init__(self, lines: list[_Line]) -> None:
+        weights = [(line.start - line.cost / 2, 1 / line.cost) for line in lines]
+        weights += [(line.start + (line.left - 0.5) * line.cost, -1 / line.cost) for line in lines]
+        weights.sort()
+        self._tags = [tag for tag, _ in weights]
+        self._flows = list(accumulate(weight for _, weight in weights))
+        self._less = list(accumulate(tag * weight for tag, weight in weights))
+
+    def calls_until(self, tag: float) -> float:
+        """How many have a smaller tag."""
+        last = bisect_right(self._tags, tag) - 1
+        return max(0.0, self._flows[last] * tag - self._less[last]) if last >= 0 else 0.0
+
+    def calls_of(self, line: _Line, tag: float) -> float:
+        """How many of those are this share's."""
+        return min(max(0.0, (tag - line.start) / line.cost + 0.5), line.left)
+
+
+def _tag(start: float, cost: float, steps: int) -> float:
+    """The start tag so many turns later, rounded as the store rounds it."""
+    exact = min(steps, EXACT_STEPS)
+    return reduce(add, repeat(cost, exact), start) + (steps - exact) * cost
+
+
+def _grown(rate: float, limit: float) -> float:
+    """The pace after a call that it held back."""
+    return min(limit, rate + RECOVERY_OF_GAP * (limit - rate) + RECOVERY_OF_LIMIT * limit)

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.core.errors import StoreUnavailableError
-from gateway.core.forecast import forward_at
+from gateway.core.forecast import Forecast
+from gateway.core.share import ShareRules
 from gateway.core.submission import State
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from gateway.core.submission import Submission
 
 FRESH_SECONDS = 1.0
+# While callers come, half its life is enough to have the next one before it ends.
+RENEW_AFTER_SECONDS = 0.5
 
 
 class SnapshotStore(Protocol):
@@ -29,14 +32,19 @@ class SnapshotStore(Protocol):
 class Outlook:
     """Forecasts of one upstream.
 
-    Whoever asks first in a second has the snapshot renewed; who asks meanwhile waits for it.
+    Whoever asks gets the answer from the snapshot at hand; it is renewed beside them, and only who finds none that is
+    young enough waits for it. Without a store there is no forecast, and the store is asked for one once a second.
     """
 
-    def __init__(self, store: SnapshotStore) -> None:
+    def __init__(self, store: SnapshotStore, rules: ShareRules | None = None) -> None:
+        """`rules` weigh shares that are new since the snapshot."""
         self._store = store
-        self._snapshot: Snapshot | None = None
-        self._taken = -FRESH_SECONDS
-        self._renewing = asyncio.Lock()
+        self._rules = rules or ShareRules()
+        self._forecast: Forecast | None = None
+        self._begun = -FRESH_SECONDS  # when the reading of what is at hand began: it may be as old as that
+        self._asked = -FRESH_SECONDS  # when the flight under way, or the last one, began
+        self._renew_at = 0.0
+        self._flight: asyncio.Task[None] | None = None
 
     async def with_forecast(self, submission: Submission) -> Submission:
         """A queued one with `estimated_forward_at`, where that can be said; any other as it is."""
@@ -49,25 +57,51 @@ class Outlook:
 
     async def expected_at(self, share: Share, position: int) -> datetime | None:
         """When the one at this position of the share goes to Batch; None if nobody can say."""
-        snapshot = await self.snapshot()
-        expected = forward_at(snapshot, share, position) if snapshot else None
+        forecast = await self._current()
+        if forecast is None:
+            return None
+        expected = forecast.forward_at(share, position, time.monotonic() - self._begun)
         return None if expected is None else datetime.fromtimestamp(expected, UTC)
 
     async def snapshot(self) -> Snapshot | None:
         """At most a second old; None while the store is away."""
-        return await self._current()
+        forecast = await self._current()
+        return forecast.snapshot if forecast else None
 
-    async def _current(self) -> Snapshot | None:
-        if time.monotonic() - self._taken < FRESH_SECONDS:
-            return self._snapshot
-        async with self._renewing:
-            if time.monotonic() - self._taken >= FRESH_SECONDS:
-                self._snapshot = await self._renewed()
-                self._taken = time.monotonic()
-        return self._snapshot
+    async def aclose(self) -> None:
+        """Ends a reading under way. Before the store's connections are closed, for nobody waits for it any more."""
+        if self._flight is not None:
+            self._flight.cancel()
+            await asyncio.wait({self._flight})
 
-    async def _renewed(self) -> Snapshot | None:
+    async def _current(self) -> Forecast | None:
+        now = time.monotonic()
+        if now >= self._renew_at and (self._flight is None or self._flight.done()):
+            self._asked, self._renew_at = now, now + FRESH_SECONDS
+            self._flight = asyncio.create_task(self._renew(now), name="outlook")
+            self._flight.add_done_callback(_tell_of_bugs)
+        if self._flight is not None and now - self._begun >= FRESH_SECONDS:
+            # a reading that takes a second has nothing to say any more
+            await asyncio.wait({self._flight}, timeout=max(0.0, self._asked + FRESH_SECONDS - now))
+        return self._forecast if time.monotonic() - self._begun < FRESH_SECONDS else None
+
+    async def _renew(self, began: float) -> None:
         try:
-            return await self._store.snapshot()
+            snapshot = await self._store.snapshot()
         except StoreUnavailableError:
-            return None  # an answer without a forecast is better than none
+            return  # an answer without a forecast is better than none
+        if self._forecast is not None:
+            snapshot = snapshot.remembering(self._forecast.snapshot)
+        forecast = Forecast(snapshot, lambda share: self._rules.limits(share).weight)
+        for _ in forecast.prepared():
+            await asyncio.sleep(0)  # others go on meanwhile
+        self._forecast, self._begun, self._renew_at = forecast, began, began + RENEW_AFTER_SECONDS
+
+
+def _tell_of_bugs(flight: asyncio.Task[None]) -> None:
+    """Nobody waits for what fails beside the callers: the loop tells the log. Answers have no forecast meanwhile."""
+    error = None if flight.cancelled() else flight.exception()
+    if error is not None:
+        flight.get_loop().call_exception_handler(
+            {"message": "The forecast cannot be renewed.", "exception": error, "task": flight}
+        )

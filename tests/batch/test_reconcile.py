@@ -267,7 +267,6 @@ MALFORMED_JOBS: dict[str, Any] = {
     "an ARN that is none": {"jobId": "J", "jobArn": 7},
     "tags that are none": {"jobId": "J", "jobArn": "A", "tags": "none"},
     "a tag that is none": {"jobId": "J", "jobArn": "A", "tags": {SUBMISSION_TAG: {"a": 1}}},
-    "a tag that is null": {"jobId": "J", "jobArn": "A", "tags": {SUBMISSION_TAG: None}},
 }
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from gateway.core.attempt import Answer, AnswerKind, Leased
 from gateway.core.forwarder import Forwarder
-from gateway.core.journal import Journal
 from gateway.core.identity import ClientToken, fingerprint, submission_id
+from gateway.core.journal import Journal
 from gateway.core.pace import PaceRules
 from gateway.core.share import Share, ShareLimits
 from gateway.core.submission import NewSubmission, State, Submission

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from gateway.core.attempt import GIVEN_BACK, Leased, PaceSignal, Report, Verdict
 from gateway.core.identity import ClientToken, SubmissionId, fingerprint, submission_id
 from gateway.core.pace import PaceRules
-from gateway.core.ports import Settlement, Wait
+from gateway.core.ports import Errand, Settlement, Wait
 from gateway.core.share import Share, ShareLimits
 from gateway.core.submission import Failure, NewSubmission
 from gateway.store.bounds import StoreBounds
@@ -176,6 +176,24 @@ def refused(code: str = "ClientException", *, maybe_sent: bool = False) -> Repor
     )
 
 
+def reconcile() -> Report:
+    """Batch refuses what an earlier call may have made a job of."""
+    return replace(refused("RepeatedToken"), verdict=Verdict.RECONCILE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What the store counts of its queued submissions."""
+
+    queued: int
+    queued_bytes: int
+    by_share: dict[str, int]
+    shares_by_queue: dict[str, int]
+
+
+NOTHING_QUEUED = Counts(queued=0, queued_bytes=0, by_share={}, shares_by_queue={})
+
+
 @dataclass
 class World:
     """One upstream in a real store, and its time."""
@@ -286,6 +304,49 @@ class World:
         unpacker.feed(value)
         changing: dict[str, Any] = unpacker.unpack()
         return changing
+
+    async def places(self, wanted: SubmissionId) -> list[str]:
+        """Where a submission stands."""
+        share = (await self.record(wanted))["share"]
+        names = {name: getattr(self.keys, name) for name in ("delayed", "leased", "errands")}
+        names["ready"] = self.keys.ready(Share.parse(share))
+        return [name for name, key in names.items() if await self.client.zscore(key, wanted) is not None]
+
+    async def counts(self) -> Counts:
+        pace = await self.store.pace()
+        backlog = await self.client.zrange(self.keys.backlog, 0, -1, withscores=True)
+        queues = await self.client.hgetall(self.keys.queues)
+        return Counts(
+            queued=int(pace["queued"]),
+            queued_bytes=int(pace["queued_bytes"]),
+            by_share={name.decode(): int(number) for name, number in backlog},
+            shares_by_queue={name.decode(): int(number) for name, number in queues.items()},
+        )
+
+    async def errand(self) -> Errand:
+        """The next errand; a wait fails the test."""
+        got = await self.errands.lease()
+        assert isinstance(got, Errand), got
+        return got
+
+    async def next_errand(self, within_seconds: float = 600.0) -> Errand:
+        """The next errand, passing the time that the store says to wait."""
+        deadline = self.now_us + within_seconds * 1e6
+        while not isinstance(got := await self.errands.lease(), Errand):
+            assert got.seconds is not None, got
+            await self.passes(seconds=got.seconds)
+            assert self.now_us <= deadline, got
+        return got
+
+    async def no_errand(self) -> None:
+        """Batch is owed nothing."""
+        assert await self.errands.lease() == Wait(seconds=None, reason="errands")
+
+    async def expires_in(self, wanted: SubmissionId) -> float | None:
+        """Seconds, by the server's own clock, until the record is forgotten; None: never."""
+        milliseconds = await self.client.pttl(self.keys.record(wanted))
+        assert milliseconds != -2, "it is gone"
+        return None if milliseconds == -1 else milliseconds / 1000
 
     async def dump(self) -> dict[bytes, tuple[bytes, int]]:
         """Every key of this world but its clock: its serialised value and when it expires, in ms since 1970."""

@@ -6,8 +6,10 @@
 -- Returns {'gone'}             nothing written
 --         {'refused', record}  nothing written: it is not rejected
 --         {'queued', record}   written
--- Guarantee: only what surely made no job is submitted again; limits do not apply to what was accepted before.
+-- Guarantee: only what surely made no job is submitted again; limits do not apply to what was accepted before, but its
+-- deadline does, if it has not come yet.
 local id, prefix, channel = ARGV[1], ARGV[2], ARGV[3]
+local now = math.floor(clock_us() / 1000)
 
 local record, rest, value = read_record(KEYS[1])
 if not record then
@@ -29,6 +31,9 @@ value = pack_record(record, rest)
 redis.call('SET', KEYS[1], value)
 redis.call('HSET', prefix .. 'upstream', 'sequence', int(sequence))
 count_in(standing)
+if record.deadline and record.deadline > now then
+  redis.call('ZADD', prefix .. 'deadlines', int(record.deadline), id)
+end
 if stand_ready(standing, record.place, math.max(standing.virtual, standing.finish)) then
   redis.call('PUBLISH', channel, '')
 end

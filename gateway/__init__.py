@@ -12,6 +12,16 @@ A submission takes one way, one module a hop:
          → core/attempt.verdict_on (what follows)
          → store.settle (lua/settle.lua: fenced) → core/journal (what the log says)
 
+What else is asked of Batch for a submission is an errand: a look for its job where no answer told, a termination, an
+update of its priority. It is owed in the store, by the same scripts that changed the record, and goes
+
+    core/errands: store/errands.lease (lua/lease_errand.lua)
+         → batch/reconcile, core/reconcile (which job is whose)
+         → store/errands.settle (lua/settle_errand.lua: fenced)
+
+Whatever changes a submission later (cancel, priority, redrive, resolve) comes through core/changes and store/changes;
+core/lookup finds submissions again, core/explanation says what holds one, core/outlook when it will go.
+
 Rooms, from the top; each knows only those below it:
 
     __main__, dev   commands

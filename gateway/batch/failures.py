@@ -89,7 +89,7 @@ def answer_of(error: BaseException) -> Answer:
     kind = _kind_of(error)
     if kind is AnswerKind.UNCLEAR and isinstance(error, boto.EndpointConnectionError):
         return Answer(kind=kind, code="ConnectionLost", message="The connection was lost after the request was sent.")
-    return Answer(kind=kind, code=type(error).__name__, message=first_line(error))
+    return Answer(kind=kind, code=type(error).__name__, message=_first_line(error))
 
 
 def _kind_of(error: BaseException) -> AnswerKind:
@@ -114,7 +114,7 @@ def _of_response(error: boto.ClientError) -> Answer:
     if error.operation_name in BATCH_OPERATIONS:
         kind = _kind_of_response(status, code, message)
     if kind is AnswerKind.CREDENTIALS:  # what follows the first line may quote the signed request, tokens and all
-        message = first_line(message)
+        message = _first_line(message)
     return Answer(
         kind=kind,
         code=code or str(status),
@@ -150,5 +150,5 @@ def _told_seconds(headers: dict[str, str]) -> float:
     return 0.0
 
 
-def first_line(error: BaseException | str) -> str:
+def _first_line(error: BaseException | str) -> str:
     return (str(error).splitlines() or [""])[0]

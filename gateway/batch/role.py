@@ -13,8 +13,6 @@ from aiobotocore.session import get_session
 from botocore import UNSIGNED
 from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
 
-from gateway.batch.failures import first_line
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -103,5 +101,5 @@ def _as_credentials_error() -> Iterator[None]:
     except CredentialRetrievalError:
         raise
     except Exception as error:
-        reason = first_line(error) or type(error).__name__
+        reason = str(error) or type(error).__name__
         raise CredentialRetrievalError(provider="assume-role", error_msg=reason) from error

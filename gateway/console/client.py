@@ -3,28 +3,63 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
-from typing import Any, NoReturn
-from urllib.error import HTTPError, URLError
+from http.client import HTTPException
+from typing import IO, Any
+from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import click
 
-REFUSED, NOT_REACHABLE = 1, 3
 TIMEOUT_SECONDS = 40.0  # above the longest wait that a caller may ask for
+
+
+class RefusedError(click.ClickException):
+    """The gateway refuses; `problem` says why (RFC 9457), with its `status`. Ends a command that does not catch it."""
+
+    exit_code = 1
+
+    def __init__(self, problem: dict[str, Any]) -> None:
+        lines = [problem.get("detail") or problem["title"]]
+        lines += [f"  {one['pointer']} {one['detail']}" for one in problem.get("errors", [])]
+        super().__init__("\n".join(lines))
+        self.problem = problem
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(self.message, file, err=True)
+
+
+class NotReachableError(click.ClickException):
+    """No gateway is there, or none that speaks HTTP and JSON."""
+
+    exit_code = 3
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(self.message, file, err=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the gateway did and said."""
+
+    status: int
+    body: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayClient:
-    """Calls a gateway and ends the command with the right exit code where it refuses or is not there."""
+    """Calls a gateway. What it raises ends a command with the right exit code."""
 
     url: str
     token: str | None = None
 
     def call(self, method: str, *path: str, body: object = None, query: str = "") -> dict[str, Any]:
-        """The answer's JSON; path segments are percent-encoded here."""
+        """The answer's JSON; raises as `ask` does."""
+        return self.ask(method, *path, body=body, query=query).body
+
+    def ask(self, method: str, *path: str, body: object = None, query: str = "") -> Answer:
+        """Path segments are percent-encoded here. Raises RefusedError and NotReachableError."""
         headers = {"Accept": "application/json"}
         data = None
         if body is not None:
@@ -35,26 +70,23 @@ class GatewayClient:
         request = Request(target + (f"?{query}" if query else ""), data, headers, method=method)  # noqa: S310 - see option
         try:
             with urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
-                found: dict[str, Any] = json.load(answer)
-                return found
+                return Answer(status=answer.status, body=json.load(answer))
         except HTTPError as error:
-            _refused(error)
-        except (URLError, OSError, ValueError) as error:
+            raise RefusedError(_problem(error)) from error
+        except (OSError, HTTPException, ValueError) as error:  # URLError is an OSError
             reason = getattr(error, "reason", error)
-            click.echo(f"{self.url} is not reachable: {reason}", err=True)
-            sys.exit(NOT_REACHABLE)
+            raise NotReachableError(f"{self.url} is not reachable: {reason}") from error
 
 
-def _refused(error: HTTPError) -> NoReturn:
+def _problem(error: HTTPError) -> dict[str, Any]:
+    """Also of an answer that is none of ours, as a load balancer gives."""
+    bare = {"title": str(error), "status": error.code}
     with error:
         try:
-            problem = json.load(error)
-            lines = [problem.get("detail") or problem.get("title") or str(error)]
-            lines += [f"  {one['pointer']} {one['detail']}" for one in problem.get("errors", [])]
-        except ValueError:
-            lines = [str(error)]
-    click.echo("\n".join(lines), err=True)
-    sys.exit(REFUSED)
+            found = json.load(error)
+        except (OSError, HTTPException, ValueError):
+            return bare
+    return {**bare, **found} if isinstance(found, dict) else bare
 
 
 def _http_url(_: click.Context, __: click.Parameter, value: str) -> str:

@@ -13,6 +13,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from rich.console import RenderableType
+
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[str] = ()) -> Table:
     """A table of texts; the columns in `numbers` stand to the right."""
@@ -31,7 +33,7 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Iter
     console.print(table(columns, rows, numbers=numbers) if rows else empty)
 
 
-def watching(draw: Callable[[], Table]) -> None:
+def watching(draw: Callable[[], RenderableType]) -> None:
     """Draws again every second, until Ctrl-C."""
     with Live(console=Console(highlight=False, markup=False), auto_refresh=False) as live:
         try:
@@ -42,7 +44,7 @@ def watching(draw: Callable[[], Table]) -> None:
             return
 
 
-MINUTE, HOUR = 60, 3600
+MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
 def duration(seconds: float | None) -> str:
@@ -55,3 +57,12 @@ def duration(seconds: float | None) -> str:
     if whole < HOUR:
         return f"{whole // MINUTE} min {whole % MINUTE} s"
     return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
+
+
+def age(seconds: float) -> str:
+    """Whole units rounded down, in at most six characters: `12 s`, `3 min`, `2 h`, `5 d`."""
+    whole = max(0, int(seconds))
+    for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
+        if whole >= unit:
+            return f"{whole // unit} {name}"
+    return f"{whole} s"

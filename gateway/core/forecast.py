@@ -51,20 +51,20 @@ class Snapshot:
 
     `virtual` is where the fair order stands: a share of which nothing is known would enter it there. `paused` shares
     wait aside. `rate` is in calls a second now, `limit` what it grows back to, but not beyond `ceiling` in the first
-    `ceiling_seconds`; the first call makes it grow only if `paced`. It may go `wait_seconds` after `taken_at` (seconds
-    of the store's clock), and so many as `saved_calls` together with it. `calling` is False while an outage or a hold
-    has stopped the calls.
+    `ceiling_seconds`. No call may go before `wait_seconds`, nor before its slot, of which `burst` calls may be ahead;
+    the next slot begins after `slot_seconds`. All are after `taken_at` (seconds of the store's clock), or before it if
+    negative. `calling` is False while an outage or a hold has stopped the calls.
     """
 
     taken_at: float
     shares: Mapping[Share, ShareLoad]
     rate: float
     limit: float
-    wait_seconds: float = 0.0
-    saved_calls: float = 0.0
-    paced: bool = True
     ceiling: float = math.inf
     ceiling_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    slot_seconds: float = 0.0
+    burst: int = 1
     calling: bool = True
     virtual: float = 0.0
     paused: frozenset[Share] = frozenset()
@@ -127,45 +127,45 @@ def forward_at(snapshot: Snapshot, share: Share, position: int) -> float | None:
 
 
 class Timetable:
-    """When the next calls go, in seconds after the snapshot: stretches of one rate each."""
+    """When the next calls go, in seconds after the snapshot, as lua/lease.lua and lua/pace.lua let them.
+
+    One by one while the pace changes or what was saved up is spent, then in stretches of one rate.
+    """
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self._saved = snapshot.saved_calls
-        self._calls: list[float] = []
+        self._calls: list[int] = []
         self._seconds: list[float] = []
         self._rates: list[float] = []
-        calls, seconds, rate = 0, snapshot.wait_seconds, snapshot.rate
-        paced = snapshot.paced
+        calls, rate, ahead = 0, snapshot.rate, snapshot.burst - 1
+        slot, earliest = snapshot.slot_seconds, max(0.0, snapshot.wait_seconds)
         lower = min(snapshot.limit, snapshot.ceiling)
         for limit, until in ((lower, snapshot.ceiling_seconds), (snapshot.limit, math.inf)):
-            while rate != limit and seconds < until:
-                self._stretch(calls, seconds, rate)
-                calls, seconds = calls + 1, seconds + 1 / rate
+            while (at := max(earliest, slot - ahead / rate)) < until:
+                self._calls.append(calls)
+                self._seconds.append(at)
+                self._rates.append(rate)
+                if rate == limit and at > earliest:  # from here on a call each slot
+                    if until == math.inf:
+                        return
+                    more = math.ceil((until - at) * rate)
+                    calls, slot, earliest = calls + more, slot + more / rate, at + (more - 1) / rate
+                    break
+                paced = at - slot < 1 / rate  # it is the pace that held this call back
+                calls, slot, earliest = calls + 1, max(slot, at) + 1 / rate, at
                 rate = _grown(rate, limit) if paced or rate > limit else rate
-                paced = True
-            if seconds < until:
-                self._stretch(calls, seconds, rate)
-                if until < math.inf:
-                    whole = math.ceil((until - seconds) * rate)
-                    calls, seconds = calls + whole, seconds + whole / rate
 
     def seconds_until(self, calls: float) -> float:
         """Until the call goes before which there are so many."""
-        calls = max(0.0, calls - self._saved)
         last = bisect_right(self._calls, calls) - 1
         return self._seconds[last] + (calls - self._calls[last]) / self._rates[last]
 
     def calls_within(self, seconds: float) -> int:
         """How many calls have gone so many seconds after the snapshot."""
-        if seconds < self._seconds[0]:
-            return 0
         last = bisect_right(self._seconds, seconds) - 1
-        return math.floor(self._calls[last] + (seconds - self._seconds[last]) * self._rates[last] + self._saved) + 1
-
-    def _stretch(self, calls: float, seconds: float, rate: float) -> None:
-        self._calls.append(calls)
-        self._seconds.append(seconds)
-        self._rates.append(rate)
+        if last < 0:
+            return 0
+        made = self._calls[last] + math.floor((seconds - self._seconds[last]) * self._rates[last]) + 1
+        return min([made, *self._calls[last + 1 : last + 2]])
 
 
 @dataclass(slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
@@ -88,7 +88,7 @@ class Intake:
         TokenReusedError, DuplicateRequestError and what `AdmissionStore.admit` raises.
         """
         upstream, _ = self._routes.resolve(request.members["jobQueue"])
-        new = replace(self._prepared(request, upstream, caller, traceparent), deadline=deadline)
+        new = self._prepared(request, upstream, caller, traceparent=traceparent, deadline=deadline)
         store = self._stores[upstream.tag]
         try:
             expected_at = None
@@ -112,7 +112,7 @@ class Intake:
         Raises what `submit` raises, but no refusals.
         """
         upstream, _ = self._routes.resolve(request.members["jobQueue"])
-        new = self._prepared(request, upstream, caller, None)
+        new = self._prepared(request, upstream, caller)
         known = await self._stores[upstream.tag].get(new.submission_id)
         if known is not None and known.fingerprint.total != new.fingerprint.total:
             raise TokenReusedError(known.fingerprint.differing(new.fingerprint), known)
@@ -123,7 +123,13 @@ class Intake:
         return await self._outlooks[submission.submission_id[:TAG_CHARACTERS]].with_forecast(submission)
 
     def _prepared(
-        self, request: SubmissionRequest, upstream: Upstream, caller: Caller, traceparent: str | None
+        self,
+        request: SubmissionRequest,
+        upstream: Upstream,
+        caller: Caller,
+        *,
+        traceparent: str | None = None,
+        deadline: datetime | None = None,
     ) -> NewSubmission:
         token = request.client_token
         if token is None and self._require_token:
@@ -161,6 +167,7 @@ class Intake:
             request=frozen,
             warnings=request.warnings,
             traceparent=traceparent,
+            deadline=deadline,
         )
 
 

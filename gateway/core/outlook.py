@@ -80,7 +80,7 @@ class Outlook:
             self._asked, self._renew_at = now, now + FRESH_SECONDS
             self._flight = asyncio.create_task(self._renew(now), name="outlook")
             self._flight.add_done_callback(_tell_of_bugs)
-        if self._flight is not None and now - self._begun >= FRESH_SECONDS:
+        if now - self._begun >= FRESH_SECONDS and self._flight is not None and not self._flight.done():
             # a reading that takes a second has nothing to say any more
             await asyncio.wait({self._flight}, timeout=max(0.0, self._asked + FRESH_SECONDS - now))
         return self._forecast if time.monotonic() - self._begun < FRESH_SECONDS else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -74,14 +73,12 @@ class AdmissionFlush:
         if word == b"refused":
             return self._refusal(rest)
         value, rank, *of_new = rest
-        submission = unpack(new.submission_id, value)
-        if rank >= 0 and submission.share == new.share:
-            submission = replace(submission, position=rank + 1)
-        if word == b"known":
+        if word == b"known":  # its place is told where it stands in the line of the share that is asked for now
+            submission = unpack(new.submission_id, value, position=rank + 1 if rank >= 0 else None)
             return Admission(submission=submission, known=True)
         remaining, due_ms = of_new
-        if due_ms:
-            submission = replace(submission, not_before=datetime.fromtimestamp(due_ms / 1000, UTC))
+        not_before = datetime.fromtimestamp(due_ms / 1000, UTC) if due_ms else None
+        submission = unpack(new.submission_id, value, position=rank + 1, not_before=not_before)
         return Admission(submission=submission, known=False, remaining=remaining if remaining >= 0 else None)
 
     def _refusal(self, rows: list[list[bytes]]) -> GatewayError:

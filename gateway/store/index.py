@@ -33,12 +33,13 @@ class SubmissionIndex:
         self._scripts = Scripts()
 
     async def get(self, submission_id: SubmissionId) -> Submission | None:
-        (found,) = await self.get_many([submission_id])
+        with store_errors():
+            (found,) = await read(self._client, self._keys, [submission_id])
         return found
 
     async def get_many(self, wanted: Sequence[SubmissionId]) -> list[Submission | None]:
         with store_errors():
-            return await read(self._client, self._keys, wanted)
+            return await read(self._client, self._keys, wanted, requests=False)
 
     async def of_job(self, job_id: str) -> SubmissionId | None:
         """Whose job it is, also after its record has expired."""

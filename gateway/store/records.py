@@ -57,8 +57,10 @@ def _moment_or_none(milliseconds: int | None) -> datetime | None:
     return _moment(milliseconds) if milliseconds else None
 
 
-def unpack(submission_id: SubmissionId, value: bytes) -> Submission:
-    """The submission of a stored value, without its position, which the value does not tell."""
+def unpack(
+    submission_id: SubmissionId, value: bytes, *, position: int | None = None, not_before: datetime | None = None
+) -> Submission:
+    """The submission of a stored value, which tells neither its position nor its delay."""
     unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
     unpacker.feed(value)
     changing = unpacker.unpack()
@@ -95,6 +97,8 @@ def unpack(submission_id: SubmissionId, value: bytes) -> Submission:
         deadline=_moment_or_none(changing.get("deadline")),
         cancel=Cancel(by=cancel["by"], reason=cancel.get("reason", "")) if cancel else None,
         terminated_at=_moment_or_none(changing.get("terminated")),
+        position=position,
+        not_before=not_before,
         request=value[request_at:],
     )
 
@@ -110,6 +114,18 @@ def errand_fields(value: bytes) -> tuple[int, datetime, int]:
     changing = _changing(value)
     since = _moment(changing.get("sent_at") or changing["at"])
     return int(changing.get("look", {}).get("looks", 0)), since, int(changing.get("errand_tries", 0))
+
+
+def head_length(value: bytes) -> int | None:
+    """How much of a record stands before its request; None where `value` is too short a part of it."""
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
+    unpacker.feed(value)
+    try:
+        changing = unpacker.unpack()
+    except msgpack.OutOfData:
+        return None
+    end: int = unpacker.tell() + changing["identity"]
+    return end if end <= len(value) else None
 
 
 def hold_in(value: bytes) -> str:

@@ -83,7 +83,8 @@ class RedisStore:
         if admission.known and submission.state is State.QUEUED and submission.position is None:
             # it stands in no line now, or in another share's
             submission = await self.get(new.submission_id) or submission
-        return replace(admission, submission=submission)
+            return replace(admission, submission=submission)
+        return admission
 
     async def get(self, submission_id: SubmissionId) -> Submission | None:
         if not submission_id.startswith(self._keys.tag):

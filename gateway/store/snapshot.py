@@ -96,17 +96,14 @@ def _pace(fields: dict[str, bytes | None], pace: PaceRules, now: float) -> dict[
         return float(fields[name] or default)
 
     limit = number("o_rate", pace.rate)
-    rate = min(number("pace", limit), limit)
-    slot = number("slot") / 1e6
-    opens = max(now, number("not_before") / 1e3, slot - (pace.burst - 1) / rate)
     return {
         "virtual": number("virtual"),
-        "rate": rate,
+        "rate": min(number("pace", limit), limit),
         "limit": limit,
         "ceiling": max(number("ceiling", math.inf), pace.floor),
         "ceiling_seconds": (number("ceiling_at") + number("ceiling_for", pace.ceiling_ms)) / 1e3 - now,
-        "wait_seconds": opens - now,
-        "saved_calls": pace.burst - 1 - max(0.0, slot - opens) * rate,
-        "paced": opens - slot < 1 / rate,
-        "calling": (fields["outage"] != b"1" and fields["forwarding"] != b"0" and number("held_until") / 1e3 <= now),
+        "wait_seconds": number("not_before") / 1e3 - now,
+        "slot_seconds": number("slot") / 1e6 - now,
+        "burst": pace.burst,
+        "calling": fields["outage"] != b"1" and fields["forwarding"] != b"0" and number("held_until") / 1e3 <= now,
     }

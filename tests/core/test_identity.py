@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from gateway.core.identity import (
     MEMBER_DIGEST_BYTES,
     TAG_CHARACTERS,
+    _canonical,
     batch_token,
     fingerprint,
     submission_id,
@@ -182,3 +183,18 @@ def test_exactly_the_members_that_differ_are_named(before: dict[str, Any], after
 
 def canonical(value: Any) -> bytes:
     return b"" if value is None or value == {} else rfc8785.dumps(value)
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**53) + 1, 2**53 - 1)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(st.characters(exclude_categories=["Cs"])),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+        max_leaves=12,
+    )
+)
+def test_the_quick_way_to_canonical_json_writes_what_the_rfc_does(value: Any) -> None:
+    assert _canonical(value) == rfc8785.dumps(value)

@@ -1,23 +1,27 @@
-"""Whatever happens to submissions, in whatever order: nothing is lost, doubled or miscounted."""
+"""Whatever happens to submissions, in whatever order: nothing is lost, doubled, forgotten or miscounted."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from gateway.core.attempt import Leased, PaceSignal, Report, Verdict
+from gateway.core.errors import DeadlineUnreachableError
 from gateway.core.pace import PaceRules
-from gateway.core.ports import Wait
-from gateway.core.share import Share
+from gateway.core.ports import Errand, ErrandReport, Wait
+from gateway.core.share import Share, ShareLimits
 from gateway.core.submission import Failure
 from gateway.store.bounds import StoreBounds
 from gateway.store.connection import connect
+from gateway.store.records import unpack
 from tests.store.world import World, examples
 
 if TYPE_CHECKING:
@@ -27,7 +31,13 @@ if TYPE_CHECKING:
     from tests.servers import StoreServer
 
 SHARES = (Share("training", "a"), Share("training", "b"), Share("other", "a"))
-FINAL = {"forwarded", "rejected", "unknown"}
+NAMESPACES = ("n", "m")
+LIMITS = (ShareLimits(), ShareLimits(), ShareLimits(rate=0.5, burst=2, over_limit="delay"))
+DEADLINES = (None, None, None, 0.1, 3.0, 61.0, 200.0)  # seconds
+DEAD_LETTERS = {"rejected", "unknown"}
+LEASE_MS = 60_000
+RETENTION_MS = 1_000_000
+MOST_KNOWN = 45  # what one call of reclaim brings back
 
 reports = st.builds(
     Report,
@@ -40,38 +50,88 @@ reports = st.builds(
     wait_seconds=st.sampled_from([0.0, 0.0, 3.0]),
     failure=st.sampled_from([None, Failure(code="One", message="1"), Failure(code="Two", message="2")]),
 )
+ERRAND_VERDICTS: dict[str, tuple[Any, ...]] = {
+    "look": ("found", "found", "looked", "unknown", "later"),
+    "terminate": ("done", "done", "later"),
+    "update": ("done", "done", "later"),
+}
 
 
 @dataclass
 class Known:
-    """What the test knows of a submission that was accepted."""
+    """What the test knows of a submission that was accepted; times in ms."""
 
     token: str
     share: Share
+    namespace: str
+    accepted: int
+    asked_priority: int
+    priority: int
+    deadline: int | None
+    deadline_ahead: bool
     state: str = "queued"
-    lease: int | None = None  # the number of the last one handed out
-    maybe_sent: bool = False
+    lease: int | None = None  # the number of the current one
+    lease_ends: int = 0
+    sent: bool = False  # a call may have made a job
     before: bool = False  # as it was when the last lease was taken
     job_id: str | None = None
+    cancel: str | None = None  # by whom it is to end early
+    look: bool = False
+    terminate: bool = False
+    update: bool = False
+    terminated: bool = False
+    errand: int | None = None  # the number of the current one
+    expires: int | None = None
+
+    @property
+    def owes(self) -> bool:
+        return self.terminate or self.update
+
+    @property
+    def early_end(self) -> str:
+        return "expired" if self.cancel == "deadline" else "canceled"
+
+    def end(self, state: str, now: int) -> None:
+        """What every final record is written with."""
+        self.state = state
+        self.lease, self.errand, self.look, self.deadline_ahead = None, None, False, False
+        self.expires = None if self.owes or state in DEAD_LETTERS else now + RETENTION_MS
+
+    def get_job(self, job_id: str, now: int) -> None:
+        """Batch has a job of it; one that ended without it keeps that end."""
+        kept = self.state if self.state not in ("queued", "unknown") else "forwarded"
+        self.job_id = job_id
+        self.terminate = kept != "forwarded" or self.cancel is not None
+        self.update = not self.cancel and self.priority != self.asked_priority
+        self.end(kept, now)
 
 
 class Lifecycle(RuleBasedStateMachine):
-    """Admit, lease, settle, pause, wait: all that processes and people do to one upstream.
+    """All that processes and people do to one upstream.
 
     A process that crashes is a lease that nobody settles; one that hangs settles it when it is over.
     """
 
     url: str
+    data: st.DataObject
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.client = connect(self.url)
         pace = PaceRules(rate=20, burst=3, poison_returns=3, like_rejections=3, ceiling_ms=20_000)
-        bounds = StoreBounds(max_attempts=4, attempt_window_seconds=120, lease_seconds=60)
+        bounds = StoreBounds(
+            max_attempts=4,
+            attempt_window_seconds=120,
+            lease_seconds=LEASE_MS / 1000,
+            retention_seconds=RETENTION_MS / 1000,
+        )
         self.world: World = self.run(World(self.client, pace=pace, bounds=bounds).open())
         self.known: dict[SubmissionId, Known] = {}
+        self.forgotten: set[SubmissionId] = set()
+        self.indexed: dict[str, dict[SubmissionId, int]] = {namespace: {} for namespace in NAMESPACES}
         self.leases: list[Leased] = []
+        self.errands: list[Errand] = []
         self.paused: set[Share] = set()
         self.last_number = 0
 
@@ -79,148 +139,393 @@ class Lifecycle(RuleBasedStateMachine):
         return self.runner.run(what)
 
     def teardown(self) -> None:
-        self.run(self.client.aclose())
+        self.run(self._tidy())
         self.runner.close()
+
+    async def _tidy(self) -> None:
+        """Nothing stays that the next example's dumps would have to look through."""
+        await self.client.delete(*[name async for name in self.client.scan_iter(match=f"{self.world.prefix}:*")])
+        await self.client.aclose()
+
+    @property
+    def now(self) -> int:
+        return self.world.now_us // 1000
+
+    def unchanged(self, what: Coroutine[Any, Any, Any]) -> Any:
+        """What a command answers that must not write."""
+        before = self.run(self.world.dump())
+        answer = self.run(what)
+        assert self.run(self.world.dump()) == before
+        return answer
+
+    def draw(self, *values: Any) -> Any:
+        return self.data.draw(st.sampled_from(values))
+
+    def one_of(self, *preferred: str) -> tuple[SubmissionId, Known]:
+        """One in these states, mostly, where there is one."""
+        those = [wanted for wanted, one in self.known.items() if one.state in preferred]
+        wanted = self.draw(*those * 3, *self.known)
+        return wanted, self.known[wanted]
+
+    @rule(data=st.data())
+    def something_happens(self, data: st.DataObject) -> None:
+        """Each as often as its weight says, where it has anything to do: left to chance, most would have nothing."""
+        self.data = data
+        owed = any(one.look or one.owes for one in self.known.values())
+        dead = any(one.state in DEAD_LETTERS for one in self.known.values())
+        weights = {
+            self.admit: 4 * (len(self.known) < MOST_KNOWN),
+            self.admit_again: bool(self.known),
+            self.lease: 2 * bool(self.known),
+            self.lease_and_settle: 5 * bool(self.known),
+            self.settle: 4 * bool(self.leases),
+            self.reclaim: 1,
+            self.cancel: 3 * bool(self.known),
+            self.reprioritize: 2 * bool(self.known),
+            self.redrive: 2 * dead,
+            self.resolve: 2 * dead,
+            self.lease_errands: 2 * owed,
+            self.lease_and_settle_errands: 4 * owed,
+            self.settle_errand: 2 * bool(self.errands),
+            self.time_goes_by: 3,
+            self.pause: len(self.paused) == 0,
+            self.resume: 1 + 2 * len(self.paused),
+            self.sweep: 2 * bool(self.forgotten),
+        }
+        self.draw(*[do for do, weight in weights.items() for _ in range(weight)])()
 
     # ---- What callers, forwarders and operators do
 
-    @rule(
-        share=st.sampled_from(SHARES),
-        priority=st.sampled_from([0, 0, 7]),
-        size=st.sampled_from([2, 500]),
-        number=st.integers(1, 4),
-    )
-    def admit(self, share: Share, priority: int, size: int, number: int) -> None:
-        for _ in range(number):
-            token = f"token-{len(self.known)}"
-            admission = self.run(
-                self.world.admit(token, share=share.name, queue=share.queue, priority=priority, request=b"x" * size)
+    def admit(self) -> None:
+        share, namespace, limits = self.draw(*SHARES), self.draw(*NAMESPACES), self.draw(*LIMITS)
+        priority, seconds, size = self.draw(0, 0, 7), self.draw(*DEADLINES), self.draw(2, 500)
+        for _ in range(self.draw(1, 2, 4)):
+            token = f"token-{len(self.known) + len(self.forgotten)}"
+            deadline = None if seconds is None else self.world.now + timedelta(seconds=seconds)
+            asked = self.world.admit(
+                token,
+                limits,
+                share=share.name,
+                queue=share.queue,
+                priority=priority,
+                request=b"x" * size,
+                namespace=namespace,
+                deadline=deadline,
             )
+            before = self.run(self.world.dump())
+            try:
+                admission = self.run(asked)
+            except DeadlineUnreachableError:
+                assert limits.over_limit == "delay"
+                assert deadline
+                assert self.run(self.world.dump()) == before
+                return
             assert not admission.known
-            assert admission.submission.submission_id not in self.known
-            self.known[admission.submission.submission_id] = Known(token, share)
+            wanted = admission.submission.submission_id
+            assert wanted not in self.known
+            self.known[wanted] = Known(
+                token=token,
+                share=share,
+                namespace=namespace,
+                accepted=self.now,
+                asked_priority=priority,
+                priority=priority,
+                deadline=round(deadline.timestamp() * 1000) if deadline else None,
+                deadline_ahead=deadline is not None,
+            )
+            self.indexed[namespace][wanted] = self.now
 
-    @precondition(lambda self: self.known)
-    @rule(data=st.data())
-    def admit_again(self, data: st.DataObject) -> None:
-        wanted = data.draw(st.sampled_from(list(self.known)))
-        one = self.known[wanted]
-        before = self.run(self.world.dump())
-        admission = self.run(self.world.admit(one.token, share=one.share.name, queue=one.share.queue))
+    def admit_again(self) -> None:
+        wanted, one = self.one_of()
+        admission = self.unchanged(
+            self.world.admit(one.token, share=one.share.name, queue=one.share.queue, namespace=one.namespace)
+        )
         assert (admission.known, admission.submission.submission_id) == (True, wanted)
         assert admission.submission.state == one.state
-        assert self.run(self.world.dump()) == before
 
-    @precondition(lambda self: self.known)
-    @rule(number=st.integers(1, 4))
-    def lease(self, number: int) -> None:
-        for _ in range(number):
-            got = self.run(self.world.try_lease())
+    def reclaim(self) -> None:
+        ended = set()
+        for wanted, one in self.known.items():
+            if one.lease is not None and one.lease_ends <= self.now:
+                one.lease = None
+            if one.deadline_ahead and one.deadline is not None and one.deadline <= self.now:
+                one.deadline_ahead, one.cancel = False, one.cancel or "deadline"
+            if one.state == "queued" and one.cancel and one.lease is None:
+                if one.sent:
+                    one.look = True
+                else:
+                    one.end(one.early_end, self.now)
+                    ended.add(wanted)
+        reclaimed = self.run(self.world.store.reclaim())
+        assert sorted(one.submission_id for one in reclaimed.expired) == sorted(ended)
+
+    def lease(self) -> None:
+        for _ in range(self.draw(1, 4)):
+            while isinstance(got := self.run(self.world.store.lease()), Wait) and got.reason in ("due", "aside"):
+                self.reclaim()
             if isinstance(got, Wait):
                 if got.seconds is None or got.seconds > 5:
                     return
-                self.run(self.world.passes(seconds=got.seconds))
+                self.time_passes(got.seconds)
                 continue
             one = self.known[got.submission.submission_id]
-            assert one.state == "queued"
+            assert (one.state, one.lease, one.look, one.cancel) == ("queued", None, False, None)
             assert one.share not in self.paused
             assert got.number > self.last_number
-            assert got.maybe_sent == one.maybe_sent
+            assert got.maybe_sent == one.sent
             self.last_number = one.lease = got.number
-            one.before, one.maybe_sent = one.maybe_sent, True
+            one.before, one.sent = one.sent, True
+            one.lease_ends = self.now + LEASE_MS
             self.leases.append(got)
 
-    @precondition(lambda self: self.leases)
-    @rule(data=st.data(), report=reports)
-    def settle_the_latest(self, data: st.DataObject, report: Report) -> None:
-        self._settle(data.draw(st.sampled_from(self.leases[-4:])), report)
-
-    @precondition(lambda self: self.known)
-    @rule(report=reports)
-    def lease_and_settle(self, report: Report) -> None:
+    def lease_and_settle(self) -> None:
         before = len(self.leases)
-        self.lease(number=3)
+        self.lease()
         for leased in self.leases[before:]:
-            self._settle(leased, report)
+            self._settle(leased)
 
-    @precondition(lambda self: self.leases)
-    @rule(data=st.data(), report=reports)
-    def settle_any(self, data: st.DataObject, report: Report) -> None:
+    def settle(self) -> None:
         """Now or much too late, once or again: an answer may come whenever it likes."""
-        self._settle(data.draw(st.sampled_from(self.leases)), report)
+        self._settle(self.draw(*self.leases[-4:], *self.leases))
 
-    def _settle(self, leased: Leased, report: Report) -> None:
+    def _settle(self, leased: Leased) -> None:
+        report: Report = self.data.draw(reports)
         wanted = leased.submission.submission_id
-        one = self.known[wanted]
+        if report.verdict in (Verdict.REJECT, Verdict.RECONCILE):  # as core/attempt.py tells them apart
+            refusal = Verdict.RECONCILE if leased.maybe_sent else Verdict.REJECT
+            report = replace(report, verdict=refusal, proved_none=True)
         if report.verdict is Verdict.FORWARDED:
             report = replace(report, job_id=f"job-{wanted}", job_arn="arn", failure=None)
-        held = self.run(self.world.client.zscore(self.world.keys.leased, wanted)) is not None
-        current = one.state == "queued" and held and one.lease == leased.number
-        before = self.run(self.world.dump())
-        settlement = self.run(self.world.store.settle(leased, report))
-        if (report.verdict is Verdict.FORWARDED and one.state == "forwarded") or (
-            report.verdict is not Verdict.FORWARDED and not current
-        ):
-            assert settlement.verdict == "stale"
-            assert self.run(self.world.dump()) == before
+        settle = self.world.store.settle(leased, report)
+        if wanted in self.forgotten:
+            assert self.unchanged(settle).verdict == "gone"
             return
+        one = self.known[wanted]
+        if one.job_id if report.verdict is Verdict.FORWARDED else one.lease != leased.number:
+            assert self.unchanged(settle).verdict == "stale"
+            return
+        settlement = self.run(settle)
         assert settlement.verdict == ("settled" if one.state == "queued" else "late")
-        if report.verdict is not Verdict.FORWARDED and report.proved_none:
-            one.maybe_sent = one.before
         if settlement.share_paused:
             self.paused.add(one.share)
-        one.state = str(settlement.submission.state)
-        if report.verdict is Verdict.FORWARDED:
-            one.job_id = report.job_id
-            assert one.state == "forwarded"
-        elif report.verdict is Verdict.RETRY:
-            assert one.state == "queued" or settlement.charged
-            assert one.state == "queued" or (one.state == "unknown") == one.maybe_sent
-        else:
-            assert one.state == {"reject": "rejected", "unknown": "unknown"}[report.verdict]
+        self._follow(one, report, str(settlement.submission.state), charged=settlement.charged)
+        assert settlement.submission.state == one.state
 
-    @rule(seconds=st.sampled_from([0.05, 0.2, 1.0, 5.0, 61.0, 600.0]))
+    def _follow(self, one: Known, report: Report, state: str, *, charged: bool) -> None:
+        """What a report makes of a submission; `state` is what the store made, for what its bounds decide."""
+        if report.verdict is Verdict.FORWARDED:
+            one.get_job(report.job_id or "", self.now)
+            return
+        if report.proved_none:
+            one.sent = one.before
+        one.lease = None
+        match report.verdict:
+            case Verdict.RECONCILE:
+                one.look = True
+            case Verdict.UNKNOWN:
+                one.end("unknown", self.now)
+            case Verdict.REJECT:
+                one.end(one.early_end if one.cancel else "rejected", self.now)
+            case Verdict.RETRY if one.cancel and one.sent:
+                one.look = True
+            case Verdict.RETRY if one.cancel:
+                one.end(one.early_end, self.now)
+            case Verdict.RETRY if state != "queued":
+                assert charged
+                one.end("unknown" if one.sent else "rejected", self.now)
+
+    def cancel(self) -> None:
+        wanted, one = self.one_of("queued", "forwarded")
+        cancel = self.world.changes.cancel(wanted, "why")
+        if one.state == "canceled" or one.terminated:
+            assert self.unchanged(cancel).verdict == "done"
+        elif one.state not in ("queued", "forwarded"):
+            assert self.unchanged(cancel).verdict == "final"
+        elif one.cancel:
+            assert self.unchanged(cancel).verdict == "pending"
+        else:
+            one.cancel = "caller"
+            if one.state == "queued" and one.lease is None and not one.sent:
+                one.end("canceled", self.now)
+                assert self.run(cancel).verdict == "canceled"
+                return
+            if one.state == "forwarded":
+                one.terminate = True
+                one.end("forwarded", self.now)
+            elif one.lease is None:
+                one.look = True
+            assert self.run(cancel).verdict == "requested"
+
+    def reprioritize(self) -> None:
+        wanted, one = self.one_of("queued", "forwarded")
+        priority = self.draw(0, 7, 9)
+        change = self.world.changes.reprioritize(wanted, priority)
+        if one.state not in ("queued", "forwarded") or one.cancel:
+            assert self.unchanged(change).verdict == "final"
+            return
+        one.priority = priority
+        if one.state == "forwarded":
+            one.update = True
+            one.end("forwarded", self.now)
+        assert self.run(change).verdict == ("owed" if one.state == "forwarded" else "placed")
+
+    def redrive(self) -> None:
+        wanted, one = self.one_of("rejected")
+        redrive = self.world.changes.redrive(wanted)
+        if one.state != "rejected" or one.sent or one.job_id:
+            assert self.unchanged(redrive).verdict == "refused"
+            return
+        assert self.run(redrive).verdict == "queued"
+        one.state = "queued"
+        one.deadline_ahead = one.deadline is not None and one.deadline > self.now
+
+    def resolve(self) -> None:
+        wanted, one = self.one_of("unknown")
+        job_id = self.draw(None, self._job(wanted))
+        resolve = self.world.changes.resolve(wanted, job_id, "arn")
+        if one.state != "unknown":
+            assert self.unchanged(resolve).verdict == "refused"
+        elif job_id and job_id != f"job-{wanted}":
+            change = self.unchanged(resolve)
+            assert (change.verdict, f"job-{change.owner}") == ("owned", job_id)
+        else:
+            assert self.run(resolve).verdict == "resolved"
+            one.sent = False
+            if job_id:
+                one.get_job(job_id, self.now)
+            else:
+                one.end(one.early_end if one.cancel else "rejected", self.now)
+
+    def _job(self, wanted: SubmissionId) -> str:
+        """Its own job, or another submission's, where there is one."""
+        others = [one.job_id for other, one in self.known.items() if one.job_id and other != wanted]
+        return str(self.draw(*[f"job-{wanted}"] * 3, *others[:1]))
+
+    def lease_errands(self) -> None:
+        for _ in range(self.draw(1, 4)):
+            got = self.run(self.world.errands.lease())
+            if isinstance(got, Wait):
+                if got.seconds is None or got.seconds > 5:
+                    assert got.seconds is not None or not any(one.look or one.owes for one in self.known.values())
+                    return
+                self.time_passes(got.seconds)
+                continue
+            one = self.known[got.submission.submission_id]
+            assert got.kind == ("look" if one.look else "terminate" if one.terminate else "update")
+            assert one.look or one.owes
+            assert got.number > self.last_number
+            self.last_number = one.errand = got.number
+            self.errands.append(got)
+
+    def lease_and_settle_errands(self) -> None:
+        before = len(self.errands)
+        self.lease_errands()
+        for errand in self.errands[before:]:
+            self._settle_errand(errand)
+
+    def settle_errand(self) -> None:
+        self._settle_errand(self.draw(*self.errands[-3:], *self.errands))
+
+    def _settle_errand(self, errand: Errand) -> None:
+        wanted = errand.submission.submission_id
+        verdict = self.draw(*ERRAND_VERDICTS[errand.kind])
+        report = ErrandReport(
+            verdict=verdict,
+            delay_seconds=self.draw(0.0, 1.0, 25.0) if verdict in ("looked", "later") else 0.0,
+            job_id=self._job(wanted) if verdict == "found" else None,
+            job_arn="arn" if verdict == "found" else None,
+        )
+        settle = self.world.errands.settle(errand, report)
+        if wanted in self.forgotten:
+            assert self.unchanged(settle).verdict == "gone"
+            return
+        one = self.known[wanted]
+        if one.errand != errand.number:
+            assert self.unchanged(settle).verdict == "stale"
+            return
+        if report.job_id and report.job_id != f"job-{wanted}":
+            assert self.unchanged(settle).verdict == "owned"
+            return
+        assert self.run(settle).verdict == "settled"
+        one.errand = None
+        if report.job_id:
+            one.get_job(report.job_id, self.now)
+        elif verdict == "unknown":
+            one.end("unknown", self.now)
+        elif verdict == "done":
+            one.terminated = one.terminated or one.terminate
+            one.terminate = one.update = False
+            one.end(one.state, self.now)
+
+    def time_goes_by(self) -> None:
+        self.time_passes(self.draw(0.05, 0.2, 1.0, 5.0, 61.0, 600.0))
+
     def time_passes(self, seconds: float) -> None:
         self.run(self.world.passes(seconds=seconds))
+        # The server's own clock stands still beside this one: what it would forget goes here.
+        for wanted in [wanted for wanted, one in self.known.items() if one.expires and one.expires <= self.now]:
+            assert self.run(self.client.delete(self.world.keys.record(wanted))) == 1
+            self.forgotten.add(wanted)
+            del self.known[wanted]
 
-    @rule(share=st.sampled_from(SHARES))
-    def pause(self, share: Share) -> None:
+    def sweep(self) -> None:
+        namespace, passed_over = self.draw(*NAMESPACES), self.draw(0, 0, 0, 2)
+        index, before = self.indexed[namespace], self.now - RETENTION_MS
+        old = sorted((at, wanted) for wanted, at in index.items() if at <= before)[passed_over:]
+        gone = [wanted for _, wanted in old if wanted in self.forgotten]
+        told = self.run(self.world.index.sweep(namespace, accepted_before_ms=before, passed_over=passed_over))
+        assert told == (len(old), len(gone))
+        for wanted in gone:
+            del index[wanted]
+
+    def pause(self) -> None:
+        share = self.draw(*SHARES)
         assert self.run(self.world.store.set_share(share, {"paused": "1"})).paused
         self.paused.add(share)
 
-    @rule(share=st.sampled_from(SHARES), weight=st.sampled_from([None, "0.1", "3"]))
-    def resume(self, share: Share, weight: str | None) -> None:
+    def resume(self) -> None:
+        share, weight = self.draw(*SHARES), self.draw(None, "0.1", "3")
         assert not self.run(self.world.store.set_share(share, {"paused": None, "weight": weight})).paused
         self.paused.discard(share)
 
     # ---- What must be so at any moment
 
     @invariant()
-    def nothing_is_lost_doubled_or_miscounted(self) -> None:
+    def nothing_is_lost_doubled_forgotten_or_miscounted(self) -> None:
         self.run(self.check())
 
     async def check(self) -> None:
         keys = self.world.keys
+        zsets = [keys.delayed, keys.leased, keys.errands, keys.deadlines, keys.active, keys.backlog]
+        zsets += [keys.index(namespace) for namespace in NAMESPACES]
         async with self.client.pipeline(transaction=True) as pipe:
             for share in SHARES:
                 pipe.zrange(keys.ready(share), 0, -1, withscores=True)
-            for name in (keys.delayed, keys.leased, keys.active, keys.backlog):
+            for name in zsets:
                 pipe.zrange(name, 0, -1, withscores=True)
+            pipe.smembers(keys.namespaces)
             pipe.hgetall(keys.queues)
             pipe.hmget(keys.upstream, "queued", "bytes")
             for share in SHARES:
                 pipe.pttl(keys.share(share))
-            for wanted in self.known:
+            for wanted, one in self.known.items():
                 pipe.pttl(keys.record(wanted))
+                pipe.get(keys.record(wanted))
+                pipe.get(keys.job(one.job_id or "-"))
             answers = await pipe.execute()
         ready = {share: _named(answers.pop(0)) for share in SHARES}
-        delayed, leased, active, backlog = (_named(answers.pop(0)) for _ in range(4))
-        queues, (queued, size) = answers.pop(0), answers.pop(0)
+        delayed, leased, errands, deadlines, active, backlog = (_named(answers.pop(0)) for _ in range(6))
+        indexes = {namespace: _named(answers.pop(0)) for namespace in NAMESPACES}
+        namespaces, queues, (queued, size) = answers.pop(0), answers.pop(0), answers.pop(0)
         share_expiry = {share: answers.pop(0) for share in SHARES}
-        places = Counter([*delayed, *leased, *(wanted for line in ready.values() for wanted in line)])
-        waiting = {wanted: one for wanted, one in self.known.items() if one.state == "queued"}
 
+        waiting = {wanted: one for wanted, one in self.known.items() if one.state == "queued"}
+        looked_for = [wanted for wanted in errands if wanted in waiting]
+        places = Counter([*delayed, *leased, *looked_for, *(wanted for line in ready.values() for wanted in line)])
         assert dict(places) == dict.fromkeys(waiting, 1)
+        assert set(leased) == {wanted for wanted, one in waiting.items() if one.lease is not None}
+        assert set(errands) == {wanted for wanted, one in self.known.items() if one.look or one.owes}
+        assert deadlines == {wanted: one.deadline for wanted, one in waiting.items() if one.deadline_ahead}
         by_share = Counter(str(one.share) for one in waiting.values())
         assert backlog == by_share
         by_queue = Counter(share.split("/")[0] for share in by_share)
@@ -228,32 +533,51 @@ class Lifecycle(RuleBasedStateMachine):
         assert set(active) == {str(share) for share, line in ready.items() if line and share not in self.paused}
         for share, expiry in share_expiry.items():
             assert expiry <= 0 or str(share) not in by_share
+        assert indexes == self.indexed
+        assert {name.decode() for name in namespaces} == {name for name, index in indexes.items() if index}
 
         sizes = 0
-        for (wanted, one), expiry in zip(self.known.items(), answers, strict=True):
-            record = await self.world.record(wanted)
-            submission = await self.world.store.get(wanted)
-            assert record["state"] == one.state
-            assert (record.get("lease") is not None) == (wanted in leased) or one.state in FINAL
-            assert bool(record.get("sent")) == one.maybe_sent or one.state == "forwarded"
-            assert submission.job_id == one.job_id
+        for (wanted, one), row in zip(self.known.items(), _triples(answers), strict=True):
+            record = self._check(wanted, one, *row)
             if one.state == "queued":
                 sizes += record["size"]
-                assert expiry == -1
-                assert submission.request
                 assert wanted not in ready[one.share] or ready[one.share][wanted] == record["place"]
-            elif one.state == "forwarded":
-                assert expiry > 0
-                assert submission.request == b""
-                assert await self.client.get(keys.job(one.job_id)) == wanted.encode()
-            else:
-                assert expiry == -1
-                assert submission.request
         assert (int(queued or 0), int(size or 0)) == (len(waiting), sizes)
+
+    def _check(self, wanted: SubmissionId, one: Known, expiry: int, value: bytes, owner: bytes | None) -> Any:
+        """One record against what the test knows of it, and what must be so of any."""
+        submission, record = unpack(wanted, value), _changing(value)
+        told = (submission.state, submission.maybe_sent, submission.job_id, submission.priority)
+        assert told == (one.state, one.sent, one.job_id, one.priority)
+        assert (submission.cancel and submission.cancel.by) == one.cancel
+        assert (submission.terminated_at is not None) == one.terminated
+        marks = (record.get(name) for name in ("look", "terminate", "update", "errand"))
+        assert [bool(mark) for mark in marks] == [one.look, one.terminate, one.update, one.errand is not None]
+        assert (submission.settled_at is not None) == (one.state != "queued")
+        assert one.lease is None or record["lease"] == one.lease
+        assert (expiry == -1) == (one.state == "queued" or one.state in DEAD_LETTERS or one.owes)
+        assert bool(submission.request) == (one.state == "queued" or one.state in DEAD_LETTERS)
+        assert one.job_id is None or owner == wanted.encode()
+        assert not one.look or one.sent
+        assert one.state not in ("canceled", "expired") or not one.sent
+        assert one.state != "forwarded" or (one.job_id is not None and not one.look)
+        assert one.job_id is None or one.state == "forwarded" or one.terminate or one.terminated
+        assert not (one.state == "forwarded" and one.cancel) or one.terminate or one.terminated
+        return record
 
 
 def _named(rows: list[tuple[bytes, float]]) -> dict[Any, float]:
     return {name.decode(): score for name, score in rows}
+
+
+def _triples(answers: list[Any]) -> list[tuple[Any, Any, Any]]:
+    return list(zip(answers[::3], answers[1::3], answers[2::3], strict=True))
+
+
+def _changing(value: bytes) -> Any:
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
+    unpacker.feed(value)
+    return unpacker.unpack()
 
 
 @pytest.mark.timeout(600)  # only a counterexample takes so long: to be made small

@@ -158,12 +158,16 @@ async def test_a_lowered_rate_hands_out_no_second_burst(world: World) -> None:
     assert (await refusal(world, limits)).retry_after_seconds == 10
 
 
-async def test_a_smaller_burst_leaves_no_debt_beyond_itself(world: World) -> None:
+async def test_a_smaller_burst_counts_what_was_sent_before_it_and_tells_exactly_for_how_long(world: World) -> None:
     limits = ShareLimits(rate=1, burst=50)
     for _ in range(50):
         await world.admit(limits=limits)
     await world.store.set_share(VISION, {"burst": "2"})
-    assert (await refusal(world, limits)).retry_after_seconds == 1
+    assert (await refusal(world, limits)).retry_after_seconds == 49
+    await world.passes(seconds=48.999)
+    assert (await refusal(world, limits)).retry_after_seconds == 0.001
+    await world.passes(milliseconds=1)
+    await world.admit(limits=limits)
 
 
 async def test_replicas_with_different_settings_share_one_bucket(world: World) -> None:

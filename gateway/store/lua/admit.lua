@@ -79,12 +79,9 @@ local function limits_of(stored, rate, burst, share_cap, over)
   limits.rate, limits.over = tonumber(stored[3] or rate), stored[7] or over
   if limits.rate > 0 then
     limits.step = 1000000 / limits.rate
-    -- What is owed is owed in submissions: another rate or burst holds at once, also for those sent before it. Those
-    -- that were only put off are owed beyond the burst.
+    -- What is owed is owed in submissions: another rate or burst holds at once, also for those sent before it. More
+    -- than the burst is owed where some were put off, or the burst is smaller now: so long nothing else conforms.
     local owed = math.max(tonumber(stored[1] or 0) - now_us, 0) * tonumber(stored[6] or limits.rate) / limits.rate
-    if limits.over ~= 'delay' then
-      owed = math.min(owed, limits.burst * limits.step)
-    end
     limits.tat = now_us + owed + limits.step
     limits.room = limits.burst * limits.step - (limits.tat - now_us)
   end

@@ -239,12 +239,13 @@ class Gateway:
         http = self._settings.http
         routes = Routes([one.upstream for one in upstreams])
         stores = {one.upstream.tag: one.store for one in upstreams}
-        outlooks = {tag: Outlook(store) for tag, store in stores.items()}
+        rules = _share_rules(self._settings)
+        outlooks = {tag: Outlook(store, rules) for tag, store in stores.items()}
         intake = Intake(
             routes=routes,
             stores=stores,
             outlooks=outlooks,
-            rules=_share_rules(self._settings),
+            rules=rules,
             duplicates=http.duplicates,
             require_token=http.require_token,
         )
@@ -278,6 +279,7 @@ class Gateway:
             decoder=decoder,
             authenticator=NoAuthentication(),
             queue_routes=routes,
+            share_rules=rules,
             share_stores=stores,
             upstream_stores=stores,
             log=self._log,

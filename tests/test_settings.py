@@ -350,6 +350,36 @@ def test_what_makes_no_sense_or_is_not_built_is_refused_in_a_sentence(tmp_path: 
     assert problems(tmp_path, text) == [sentence]
 
 
+@pytest.mark.parametrize(
+    "role_arn",
+    [
+        "arn:aws:iam::123456789012:role/batch-gateway",
+        "arn:aws-cn:iam::123456789012:role/teams/vision/gateway_1+=,.@-",
+        "arn:aws-us-gov:iam::123456789012:role/x",
+    ],
+)
+def test_a_role_of_any_partition_and_path_is_taken(tmp_path: Path, role_arn: str) -> None:
+    assert loaded(tmp_path, UPSTREAM, GATEWAY_UPSTREAM__ROLE_ARN=role_arn).upstream[0].role_arn == role_arn
+
+
+@pytest.mark.parametrize(
+    "role_arn",
+    [
+        "batch-gateway",
+        "arn:aws:iam::123456789012:user/batch-gateway",
+        "arn:aws:sts::123456789012:assumed-role/batch-gateway/x",
+        "arn:aws:iam::12345678901:role/batch-gateway",
+        "arn:aws:iam::123456789012:role/",
+        "arn:aws:iam::123456789012:role/a b",
+        "arn:aws:iam::123456789012:role/" + "x" * 65,
+        "arn:aws:iam::123456789012:role/batch-gateway\n",
+    ],
+)
+def test_what_is_no_role_is_refused(tmp_path: Path, role_arn: str) -> None:
+    (one,) = problems(tmp_path, UPSTREAM, GATEWAY_UPSTREAM__ROLE_ARN=role_arn)
+    assert one.startswith("GATEWAY_UPSTREAM__ROLE_ARN: must be a role's ARN")
+
+
 @pytest.mark.parametrize("number", ["inf", "nan"])
 @pytest.mark.parametrize("place", ["http.drain_seconds", "store.retention_seconds", "forward.lease_seconds"])
 def test_a_time_without_end_is_refused(tmp_path: Path, place: str, number: str) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.core.intake import Intake
     from gateway.core.lookup import Lookup
     from gateway.core.ports import Log, ShareStore, UpstreamStore
+    from gateway.core.share import ShareRules
     from gateway.core.upstream import Routes
 
 # Batch takes 30 KiB; JSON may write a character in six (\u0041), so this is all that could become such a request.
@@ -37,6 +38,7 @@ def make_app(
     decoder: Decoder,
     authenticator: Authenticator,
     queue_routes: Routes,
+    share_rules: ShareRules,
     share_stores: Mapping[str, ShareStore],
     upstream_stores: Mapping[str, UpstreamStore],
     log: Log,
@@ -52,6 +54,7 @@ def make_app(
     app[keys.DECODER] = decoder
     app[keys.AUTHENTICATOR] = authenticator
     app[keys.ROUTES] = queue_routes
+    app[keys.SHARE_RULES] = share_rules
     app[keys.SHARES] = share_stores
     app[keys.UPSTREAMS] = upstream_stores
     app[keys.LOG] = log

@@ -16,6 +16,7 @@ from gateway.core.explanation import Explainer
 from gateway.core.intake import Intake
 from gateway.core.lookup import Lookup
 from gateway.core.ports import Log, ShareStore, UpstreamStore
+from gateway.core.share import ShareRules
 from gateway.core.upstream import Routes
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ EXPLAINER = web.AppKey("explainer", Explainer)
 DECODER = web.AppKey("decoder", Decoder)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 ROUTES = web.AppKey("routes", Routes)
+SHARE_RULES = web.AppKey("share_rules", ShareRules)
 SHARES: web.AppKey[Mapping[str, ShareStore]] = web.AppKey("shares")
 UPSTREAMS: web.AppKey[Mapping[str, UpstreamStore]] = web.AppKey("upstreams")
 LOG = web.AppKey("log", Log)

@@ -11,12 +11,14 @@ from pydantic_core import PydanticCustomError
 
 from gateway.api.bodies import json_object
 from gateway.api.codec import Whole, pydantic_findings
-from gateway.api.keys import CALLER, LOG, REQUEST_ID, ROUTES, SHARES, Told
+from gateway.api.keys import CALLER, LOG, REQUEST_ID, ROUTES, SHARE_RULES, SHARES, Told
 from gateway.core.errors import InvalidChangeError, NotFoundError
 from gateway.core.share import Share
 
 if TYPE_CHECKING:
-    from gateway.core.ports import ShareStatus, ShareStore
+    from gateway.core.ports import ShareStatus
+    from gateway.core.share import ShareLimits
+    from gateway.core.upstream import Upstream
 
 
 # As Batch has it for shareIdentifier.
@@ -52,27 +54,34 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def index(request: web.Request) -> web.Response:
     """Every share with a backlog, and those that are paused or that operators have set something for, by name."""
-    found = [status for store in request.app[SHARES].values() for status in await store.shares()]
-    items = [_encode(status) for status in sorted(found, key=lambda one: (one.share.queue, one.share.name))]
+    rules = request.app[SHARE_RULES]
+    items = [
+        _encode(upstream, status, rules.limits(status.share))
+        for upstream in request.app[ROUTES]
+        for status in await request.app[SHARES][upstream.tag].shares()
+    ]
+    items.sort(key=lambda one: (one["jobQueue"], one["share"]))
     return web.json_response({"items": items, "nextCursor": None})
 
 
 async def show(request: web.Request) -> web.Response:
     """One share, also one with nothing queued."""
-    share, store = _of(request)
-    return web.json_response(_encode(await store.share(share)))
+    upstream, share = _of(request)
+    return _answer(request, upstream, await request.app[SHARES][upstream.tag].share(share))
 
 
 async def change(request: web.Request) -> web.Response:
     """Change limits, weight or pause of one share, at once for every replica."""
     request[CALLER].must_be_operator()
-    share, store = _of(request)
+    upstream, share = _of(request)
     body = await json_object(request)
     try:
         changes = ShareChange.model_validate(body).model_dump(exclude_unset=True, by_alias=True)
     except ValidationError as error:
         raise InvalidChangeError("The change is not valid; see errors.", findings=pydantic_findings(error)) from error
-    changed = await store.set_share(share, {name: _text(value) for name, value in changes.items()})
+    changed = await request.app[SHARES][upstream.tag].set_share(
+        share, {name: _text(value) for name, value in changes.items()}
+    )
     request.app[LOG].info(
         "share_changed",
         request_id=request[REQUEST_ID],
@@ -80,11 +89,11 @@ async def change(request: web.Request) -> web.Response:
         share=str(share),
         changes=changes,
     )
-    return web.json_response(_encode(changed))
+    return _answer(request, upstream, changed)
 
 
-def _of(request: web.Request) -> tuple[Share, ShareStore]:
-    """The share that the path names, and the store that has it. Raises NotFoundError."""
+def _of(request: web.Request) -> tuple[Upstream, Share]:
+    """The share that the path names, and the upstream that has it. Raises NotFoundError."""
     try:
         upstream, queue = request.app[ROUTES].resolve(request.match_info["queue"])
     except ValueError as error:
@@ -94,7 +103,7 @@ def _of(request: web.Request) -> tuple[Share, ShareStore]:
         raise NotFoundError(f"A share's name has 1-{MAX_NAME} printable characters.")
     share = Share(queue, name)
     request[Told.KEY].share = str(share)
-    return share, request.app[SHARES][upstream.tag]
+    return upstream, share
 
 
 def _text(value: object) -> str | None:
@@ -103,13 +112,27 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _encode(status: ShareStatus) -> dict[str, Any]:
+def _answer(request: web.Request, upstream: Upstream, status: ShareStatus) -> web.Response:
+    return web.json_response(_encode(upstream, status, request.app[SHARE_RULES].limits(status.share)))
+
+
+def _encode(upstream: Upstream, status: ShareStatus, limits: ShareLimits) -> dict[str, Any]:
+    """`limits` are the settings'; what operators set holds over them."""
+    in_force = {
+        "rate": limits.rate,
+        "burst": limits.burst,
+        "weight": limits.weight,
+        "maxQueued": limits.max_queued,
+        "overLimit": limits.over_limit,
+        **status.overrides,
+    }
     return {
+        "upstream": upstream.name,
         "jobQueue": status.share.queue,
         "share": status.share.name,
         "queued": status.queued,
         "oldestSeconds": None if status.oldest_seconds is None else round(status.oldest_seconds, 3),
-        "weight": status.weight,
+        **in_force,
         "paused": status.paused,
         "pausedBecause": status.paused_because,
         "overrides": status.overrides,

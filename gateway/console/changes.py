@@ -63,7 +63,8 @@ def cancel(ids: Sequence[str], url: str, *, reason: str | None, as_json: bool) -
 def redrive(ids: Sequence[str], url: str, *, as_json: bool) -> None:
     """Put rejected submissions back in line, as if they arrived now and past all limits.
 
-    Their deadlines no longer count. An unknown one must be resolved first. One that is refused does not stop the others.
+    Their deadlines no longer count. An unknown one must be resolved first. One that is refused does not stop the
+    others.
     """
     _each(ids, url, _Change(method="POST", action=("redrive",)), _placed, as_json=as_json)
 
@@ -141,8 +142,10 @@ def _each(ids: Sequence[str], url: str, change: _Change, told: Callable[[Answer]
 def _canceled(answer: Answer) -> str:
     item = answer.body
     if item["state"] == "forwarded":
-        done = answer.status == DONE
-        return f"job {item['jobId']} {'is terminated' if done else 'is to be terminated: cancel requested'}"
+        job = item["jobId"]
+        if answer.status == DONE:
+            return f"forwarded: Batch was told to terminate job {job}"
+        return f"cancel requested: Batch is being told to terminate job {job}"
     return "canceled" if answer.status == DONE else "cancel requested: Batch is asked first whether it has a job of it"
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 from gateway.console.tables import age
-from gateway.console.wording import cancel_pending, place_of, seconds_since, share_of, this_moment
+from gateway.console.wording import cancel_pending, place_of, seconds_since, share_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -64,54 +64,58 @@ class Layout:
         share = min(longest_share, max(room // 2, room - longest_name))
         return cls(terminal=terminal, share=share, name=min(longest_name, room - share))
 
-    @property
-    def two_lines(self) -> bool:
-        return self.terminal is not None and self.terminal < ONE_LINE_FROM
-
     def header(self) -> list[str]:
         """With a rule below, as our tables have it."""
-        lines = self._lines("submission", "state", "age", "", "share", "job name", "where")
-        return [*lines, "─" * ((self.terminal or max(map(len, lines))) if self.two_lines else max(map(len, lines)))]
+        lines = self._lines(_Cells("submission", "state", "age", "", "share", "job name", "where"))
+        one_line = self.terminal is None or self.terminal >= ONE_LINE_FROM
+        width = (LEAD + self.share + self.name + 2 * len(GAP) if one_line else ID + len(GAP)) + PLACE
+        return [*lines, "─" * min(width, self.terminal or width)]
 
-    def rows(self, items: Sequence[dict[str, Any]], now: datetime | None = None) -> list[str]:
-        now = now or this_moment()
-        return [line for item in items for line in self._row(item, now)]
+    def rows(self, items: Sequence[dict[str, Any]], now: datetime) -> list[str]:
+        return [line for item in items for line in self._lines(_Cells.of(item, now))]
 
-    def _row(self, item: dict[str, Any], now: datetime) -> list[str]:
-        return self._lines(
-            item["submissionId"],
-            item["state"],
-            age(seconds_since(item["acceptedAt"], now)),
-            "cancel requested" if cancel_pending(item) else "",
-            share_of(item),
-            item["jobName"],
-            place_of(item, now),
-        )
-
-    def _lines(self, key: str, state: str, since: str, remark: str, share: str, name: str, place: str) -> list[str]:
-        lead = [key.ljust(ID), state.ljust(STATE), since.ljust(AGE)]
+    def _lines(self, cells: _Cells) -> list[str]:
+        lead = [cells.key.ljust(ID), cells.state.ljust(STATE), cells.age.ljust(AGE)]
+        whole = ", ".join(part for part in (cells.remark, cells.place) if part)
         if self.terminal is None:
-            return [_joined(*lead, share.ljust(self.share), name.ljust(self.name), _with(remark, place))]
-        if self.two_lines:
-            room = self.terminal - ID - len(GAP)
-            what = GAP + _cut(share, self.share).ljust(self.share) + GAP + _cut(name, self.name)
-            return [_joined(*lead, remark), _joined(what.ljust(ID), _cut(place, room))]
-        place = _with(remark, place)
-        over = max(0, len(place) - PLACE)  # a remark takes its room from the job's name
-        width = max(1, self.name - over)
-        return [
-            _joined(*lead, _cut(share, self.share).ljust(self.share), _cut(name, width).ljust(width), place)[
-                : self.terminal
-            ]
-        ]
+            return [_joined(*lead, cells.share.ljust(self.share), cells.name.ljust(self.name), whole)]
+        share = _cut(cells.share, self.share).ljust(self.share)
+        if self.terminal < ONE_LINE_FROM:
+            below = f"{GAP}{share}{GAP}{_cut(cells.name, self.name)}".ljust(ID)
+            return [_joined(*lead, cells.remark), _joined(below, _cut(cells.place, self.terminal - ID - len(GAP)))]
+        row = _joined(*lead, share, _cut(cells.name, self.name).ljust(self.name), whole)
+        if len(row) <= self.terminal or not cells.remark:
+            return [_cut(row, self.terminal)]
+        column = row.index(whole)  # a remark beside a job's id is too long: the id goes below
+        return [row[: column + len(cells.remark)] + ",", " " * column + cells.place]
+
+
+class _Cells(NamedTuple):
+    """The texts of a row."""
+
+    key: str
+    state: str
+    age: str
+    remark: str
+    share: str
+    name: str
+    place: str
+
+    @classmethod
+    def of(cls, item: dict[str, Any], now: datetime) -> _Cells:
+        return cls(
+            key=item["submissionId"],
+            state=item["state"],
+            age=age(seconds_since(item["acceptedAt"], now)),
+            remark="cancel requested" if cancel_pending(item) else "",
+            share=share_of(item),
+            name=item["jobName"],
+            place=place_of(item, now),
+        )
 
 
 def _joined(*cells: str) -> str:
     return GAP.join(cells).rstrip()
-
-
-def _with(remark: str, place: str) -> str:
-    return ", ".join(part for part in (remark, place) if part)
 
 
 def _cut(text: str, width: int) -> str:

@@ -11,8 +11,8 @@ from rich.console import Console
 from gateway.console.client import GatewayClient, json_option, url_option
 from gateway.console.tables import duration, table, watching
 
-COLUMNS = ("share", "queued", "oldest", "weight", "set by operators", "")
-NUMBERS = ("queued", "weight")
+COLUMNS = ("share", "queued", "oldest", "rate", "weight", "set by operators", "")
+NUMBERS = ("queued", "rate", "weight")
 
 
 @click.group()
@@ -98,6 +98,7 @@ def _row(item: dict[str, Any]) -> list[str]:
         f"{item['jobQueue']}/{item['share']}",
         str(item["queued"]),
         duration(item["oldestSeconds"]),
+        f"{item['rate']:g}" if item["rate"] else "-",
         f"{item['weight']:g}",
         overrides or "-",
         paused,

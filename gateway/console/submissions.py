@@ -14,7 +14,7 @@ from gateway.console.client import GatewayClient, json_option, url_option
 from gateway.console.listing import Layout, pages
 from gateway.console.tables import show as show_table
 from gateway.console.tables import watching
-from gateway.console.wording import share_of, state_of, this_moment, when
+from gateway.console.wording import state_of, this_moment, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -99,7 +99,7 @@ def _print(found: Iterator[dict[str, Any]]) -> None:
             layout = Layout.of(items)
             click.echo("\n".join(layout.header()))
         if items and layout is not None:
-            click.echo("\n".join(layout.rows(items)))
+            click.echo("\n".join(layout.rows(items, this_moment())))
     if layout is None:
         click.echo(NONE_FITS)
     elif more:
@@ -122,7 +122,7 @@ def _print_json(found: Iterator[dict[str, Any]], *, a_line_each: bool) -> None:
 def _drawn(found: Iterator[dict[str, Any]]) -> Text:
     items = [item for page in found for item in page["items"]]
     layout = Layout.of(items)
-    return Text("\n".join([*layout.header(), *layout.rows(items)]) if items else NONE_FITS, no_wrap=True)
+    return Text("\n".join([*layout.header(), *layout.rows(items, this_moment())]) if items else NONE_FITS, no_wrap=True)
 
 
 @submissions.command(
@@ -171,7 +171,6 @@ def _fields(found: Mapping[str, Any], explanation: Mapping[str, Any]) -> Iterato
         yield "held by", f"{hold['kind']}: {hold['detail']}{until}"
     if explanation["ahead"]:
         yield "callsBefore", _ahead(explanation)
-    yield "share", share_of(item)
     for name, value in item.items():
         match value:
             case _ if name in ("state", "cancelRequested", "tokenGenerated", "attempts"):

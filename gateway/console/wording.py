@@ -19,7 +19,7 @@ def cancel_pending(item: dict[str, Any]) -> bool:
 
 
 def share_of(item: dict[str, Any]) -> str:
-    """`queue/share`, as filters and the commands for shares take it; a queue that was sent as an ARN goes by its name."""
+    """`queue/share`, as filters and the commands for shares take it: an ARN of the queue gives way to its name."""
     return f"{item['jobQueue'].rpartition('/')[2]}/{item.get('shareIdentifier') or item.get('quotaShareName') or '-'}"
 
 

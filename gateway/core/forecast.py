@@ -32,6 +32,8 @@ EXACT_STEPS = 1000
 # The calls that `Forecast` goes through one by one: so many, or so many rounds of all shares. Behind them every share
 # is taken to be in the middle of a turn: wrong by half a call a share at the most, and so by a tenth of five rounds.
 EXACT_CALLS, EXACT_ROUNDS = 1000, 5
+# A position was read a moment before it is asked about, and calls go a moment after their slots open.
+LATENESS_SECONDS = 0.01
 # What `Forecast.prepared` does at a stretch: half a millisecond, in which nobody else is served.
 CALLS_AT_A_STRETCH = 500
 
@@ -190,6 +192,7 @@ class Forecast:
             share: _Line(start=load.start, cost=1 / load.weight, left=load.ready)
             for share, load in snapshot.shares.items()
         }
+        self._ready = sum(load.ready for load in snapshot.shares.values())
         self._calls: list[tuple[Any, ...]] = []  # start tag, share's name and line of each
         self._later = _Later([])
 
@@ -248,8 +251,15 @@ class Forecast:
             return self.snapshot.taken_at
         if not self.snapshot.calling:
             return None
-        before = self.calls_before(share, position, self._timetable.calls_within(seconds_since) if seconds_since else 0)
-        return None if before is None else self.snapshot.taken_at + self._timetable.seconds_until(before)
+        timetable = self._timetable
+        gone = min(timetable.calls_within(seconds_since - LATENESS_SECONDS), self._ready)
+        before = self.calls_before(share, position, gone)
+        if before is None:
+            return None
+        seconds = timetable.seconds_until(before)
+        if gone == self._ready:  # nothing was left to call: what has come since is called from now on
+            seconds = max(seconds, seconds_since + seconds - timetable.seconds_until(gone))
+        return self.snapshot.taken_at + seconds
 
 
 class _Later:

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.core.ports import Wait
+from gateway.core.share import ShareLimits, ShareRule
+from tests.contract.in_process import in_process_gateway
 from tests.examples import ACCOUNT, REGION, submission
 
 if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
     from tests.contract.in_process import Answer, InProcessGateway
 
 ARN = f"arn:aws:batch:{REGION}:{ACCOUNT}:job-queue/training"
@@ -154,3 +158,16 @@ async def test_a_paused_share_is_shown_though_nothing_is_queued(gateway: InProce
     assert (await gateway.get(path)).json["paused"] is True
     await change(gateway, {"paused": False})
     assert await shares(gateway) == {}
+
+
+async def test_a_share_shows_the_limits_in_force(client: Redis, prefix: str) -> None:
+    limits = ShareLimits(rate=2.0, burst=7, weight=3.0, max_queued=50, over_limit="delay")
+    async with in_process_gateway(
+        client, prefix, rules=(ShareRule(queue="training", share="vision", limits=limits),)
+    ) as gateway:
+        settings = {"rate": 2.0, "burst": 7, "weight": 3.0, "maxQueued": 50, "overLimit": "delay"}
+        shown = (await gateway.get("/v1/shares/training/vision")).json
+        assert shown.items() >= {"upstream": "main", **settings}.items()
+        changed = (await change(gateway, {"rate": 1, "overLimit": "reject"})).json
+        assert changed.items() >= {**settings, "rate": 1.0, "overLimit": "reject"}.items()
+        assert (await change(gateway, {"rate": None, "overLimit": None})).json.items() >= settings.items()

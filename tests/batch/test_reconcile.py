@@ -52,7 +52,7 @@ def frozen(**changes: str) -> bytes:
 
 
 @asynccontextmanager
-async def client_of(url: str, *, concurrency: int = 1, seconds: float = 5.0) -> AsyncIterator[BatchClient]:
+async def client_of(url: str, *, concurrency: int = 1, seconds: float = 20.0) -> AsyncIterator[BatchClient]:
     endpoint = Endpoint(region="us-east-1", url=url, access_key_id="a", secret_access_key="s")
     async with open_batch_client(endpoint, concurrency=concurrency, call_timeout_seconds=seconds) as batch:
         yield batch
@@ -228,7 +228,8 @@ FAULTS: dict[str, tuple[Behaviour, AnswerKind]] = {
 async def test_each_failure_is_told_as_that_of_a_submission_is(
     call: Callable[[ErrandClient], Awaitable[Any]], behaviour: Behaviour, kind: AnswerKind
 ) -> None:
-    async with peer(behaviour) as url, client_of(url, seconds=0.5) as batch, asyncio.timeout(5):
+    seconds = 0.5 if behaviour is never_answer else 20.0
+    async with peer(behaviour) as url, client_of(url, seconds=seconds) as batch, asyncio.timeout(20):
         assert (await failure_of(call(batch.errands))).kind is kind
 
 
@@ -319,7 +320,7 @@ async def test_hanging_submissions_leave_errands_their_connections() -> None:
 
 async def test_an_errand_that_waits_for_a_connection_waits_no_longer_than_a_call() -> None:
     peers = Halves(holds_submissions=False)
-    async with peer(peers.behave) as url, client_of(url, seconds=0.5) as batch, asyncio.timeout(5):
+    async with peer(peers.behave) as url, client_of(url, seconds=0.5) as batch, asyncio.timeout(20):
         waits = [failure_of(batch.errands.update("J", 7)) for _ in range(10 * ERRAND_CONNECTIONS)]
         assert {one.kind for one in await asyncio.gather(*waits)} == {AnswerKind.UNCLEAR}
         peers.go_on.set()

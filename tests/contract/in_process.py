@@ -181,8 +181,8 @@ async def in_process_gateway(
     missing: list[str] = []
     stream = io.StringIO()
     handlers = set(logging.getLogger().handlers)
-    log = events.configure(stream)
-    index, outlooks = SubmissionIndex(client, keys), {upstream.tag: Outlook(store)}
+    log, share_rules = events.configure(stream), ShareRules(rules)
+    index, outlooks = SubmissionIndex(client, keys), {upstream.tag: Outlook(store, share_rules)}
     lookup = Lookup(
         routes=routes,
         stores={upstream.tag: index},
@@ -194,7 +194,7 @@ async def in_process_gateway(
             routes=routes,
             stores={upstream.tag: store},
             outlooks=outlooks,
-            rules=ShareRules(rules),
+            rules=share_rules,
             duplicates=duplicates,
             require_token=require_token,
         ),
@@ -216,6 +216,7 @@ async def in_process_gateway(
         ),
         authenticator=authenticator or NoAuthentication(),
         queue_routes=routes,
+        share_rules=share_rules,
         share_stores={upstream.tag: store},
         upstream_stores={upstream.tag: store},
         log=log,

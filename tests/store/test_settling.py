@@ -179,10 +179,9 @@ async def test_a_job_is_taken_from_an_attempt_whose_submission_waits_again(world
     assert (await world.wait()).reason == "idle"
 
 
-@pytest.mark.parametrize("dead", [refused(), refused(maybe_sent=True)], ids=["rejected", "unknown"])
-async def test_a_dead_letter_learns_of_its_job_late(world: World, dead: Report) -> None:
+async def test_an_unknown_one_learns_of_its_job_late(world: World) -> None:
     first, second = await leased_twice(world)
-    await world.settle(second, dead)
+    await world.settle(second, refused(maybe_sent=True))
     settlement = await world.settle(first, forwarded("job-1"))
     assert (settlement.verdict, settlement.submission.state) == ("late", State.FORWARDED)
     assert settlement.submission.request == b""
@@ -191,6 +190,17 @@ async def test_a_dead_letter_learns_of_its_job_late(world: World, dead: Report) 
     assert await world.client.ttl(world.keys.record(wanted)) > 0
     assert await world.client.get(world.keys.job("job-1")) == wanted.encode()
     assert (await world.store.pace())["queued"] == 0  # counted out once
+
+
+async def test_a_rejected_one_learns_of_its_job_late_and_stays_rejected(world: World) -> None:
+    """Its job is owed a termination: tests/store/test_errands.py."""
+    first, second = await leased_twice(world)
+    await world.settle(second, refused())
+    settlement = await world.settle(first, forwarded("job-1"))
+    assert (settlement.verdict, settlement.submission.state) == ("late", State.REJECTED)
+    assert settlement.submission.job_id == "job-1"
+    assert settlement.submission.error == refused().failure
+    assert (await world.store.pace())["queued"] == 0
 
 
 async def test_a_record_that_is_gone_is_settled_by_nobody(world: World) -> None:

@@ -15,9 +15,9 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import get_session
 
 from gateway.batch.answers import name_in
+from gateway.batch.credentials import ChainCredentials, session_as, session_with
 from gateway.batch.failures import answer_of
 from gateway.batch.reconcile import ERRAND_CONNECTIONS, ErrandClient
-from gateway.batch.role import session_as
 from gateway.core.attempt import Answer, AnswerKind
 
 if TYPE_CHECKING:
@@ -92,5 +92,7 @@ async def open_batch_client(
         session.set_credentials(endpoint.access_key_id, endpoint.secret_access_key)
     if endpoint.role_arn is not None:
         session = await session_as(endpoint.role_arn, session, config=config, call_timeout_seconds=call_timeout_seconds)
+    else:
+        session = session_with(ChainCredentials(session, call_timeout_seconds=call_timeout_seconds))
     async with session.create_client("batch", endpoint_url=endpoint.url, config=config) as client:
         yield BatchClient(client, call_timeout_seconds=call_timeout_seconds)

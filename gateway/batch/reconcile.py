@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 ERRAND_CONNECTIONS = 4
 # The most that Batch gives in a page.
 PAGE_JOBS = 100
-# A name that a whole department uses: past this many newer jobs a person has to look.
-MAX_CANDIDATES = 50
-# Names that differ in case fill pages too, and an answer can name a next page for ever.
-MAX_PAGES = 5
+# A sweep may have one name for thousands of jobs: what Batch takes in ten minutes. And an answer can name a next page
+# for ever.
+MAX_PAGES = 30
 
 
 class ErrandClient:
@@ -42,7 +41,7 @@ class ErrandClient:
         self._slots = asyncio.Semaphore(ERRAND_CONNECTIONS)
 
     async def jobs_named(self, request: bytes, since: datetime) -> Sequence[str]:
-        """Ids of the jobs with the frozen request's queue and name created since then: the newest 50."""
+        """Ids of the jobs with the frozen request's queue and name created since then, newest first: of 3,000."""
         since_ms = since.timestamp() * 1000
         found: list[str] = []
         with _failing_as_calls_do():
@@ -53,10 +52,10 @@ class ErrandClient:
                 jobs = page["jobSummaryList"]
                 newer = [job for job in jobs if not _is_before(job, since_ms)]
                 found += [name_in(job, "jobId") for job in newer if job["jobName"] == asked["jobName"]]
-                if len(newer) < len(jobs) or len(found) >= MAX_CANDIDATES or "nextToken" not in page:
+                if len(newer) < len(jobs) or "nextToken" not in page:
                     break  # newest first: past an older job, the rest is older still
                 query["nextToken"] = _page_token(page)
-        return found[:MAX_CANDIDATES]
+        return found
 
     async def candidate(self, job_id: str) -> Candidate:
         with _failing_as_calls_do():

@@ -22,7 +22,7 @@ _json = click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help='For scripts, a line for each ID: {"id", "status", "submission"}, or "problem" for the last.',
+    help='For scripts, a line for each ID: {"id", "status", "submission"}, or "problem" where it is refused.',
 )
 
 
@@ -61,10 +61,10 @@ def cancel(ids: Sequence[str], url: str, *, reason: str | None, as_json: bool) -
 @url_option
 @_json
 def redrive(ids: Sequence[str], url: str, *, as_json: bool) -> None:
-    """Put rejected submissions back in line, as if they arrived now and past all limits.
+    """Put rejected submissions back in line.
 
-    Their deadlines no longer count. An unknown one must be resolved first. One that is refused does not stop the
-    others.
+    As if they arrived now, past all limits; their deadlines no longer count. An unknown one must be resolved first.
+    One that is refused does not stop the others.
     """
     _each(ids, url, _Change(method="POST", action=("redrive",)), _placed, as_json=as_json)
 
@@ -82,7 +82,10 @@ def redrive(ids: Sequence[str], url: str, *, as_json: bool) -> None:
 @url_option
 @_json
 def resolve(submission_id: str, url: str, *, not_submitted: bool, job_id: str | None, as_json: bool) -> None:
-    """Say what became of an unknown submission, once somebody has looked in Batch."""
+    """Say what became of an unknown submission.
+
+    Somebody must have looked in Batch: a job that is there and said not to be may be made twice by a redrive.
+    """
     if not_submitted == (job_id is not None):
         raise click.UsageError("Say what was found: either --not-submitted or --job JOB_ID.")
     body = {"notSubmitted": True} if job_id is None else {"jobId": job_id}
@@ -100,9 +103,10 @@ def resolve(submission_id: str, url: str, *, not_submitted: bool, job_id: str | 
 @url_option
 @_json
 def reprioritize(submission_id: str, priority: int, url: str, *, as_json: bool) -> None:
-    """Give a submission another scheduling priority, 0 to 9999; higher goes first within its share.
+    """Change a submission's scheduling priority.
 
-    A queued one has its new place at once. Where Batch has the job, Batch is told of it.
+    From 0 to 9999; higher goes first within its share. A queued one has its new place at once. Where Batch has the
+    job, Batch is told of it.
     """
     change = _Change(method="PATCH", body={"schedulingPriority": priority})
     _each([submission_id], url, change, _prioritized, as_json=as_json)

@@ -73,9 +73,10 @@ class GatewayClient:
                 return Answer(status=answer.status, body=json.load(answer))
         except HTTPError as error:
             raise RefusedError(_problem(error)) from error
-        except (OSError, HTTPException, ValueError) as error:  # URLError is an OSError
-            reason = getattr(error, "reason", error)
-            raise NotReachableError(f"{self.url} is not reachable: {reason}") from error
+        except OSError as error:  # URLError is one, with the cause as its reason
+            raise NotReachableError(f"{self.url} is not reachable: {getattr(error, 'reason', error)}") from error
+        except (HTTPException, ValueError) as error:
+            raise NotReachableError(f"{self.url} does not answer as a gateway: {str(error).strip()}") from error
 
 
 def _problem(error: HTTPError) -> dict[str, Any]:

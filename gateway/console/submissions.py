@@ -136,9 +136,10 @@ def _drawn(found: Iterator[dict[str, Any]]) -> Text:
 @url_option
 @json_option
 def show(submission_id: str, url: str, *, as_json: bool) -> None:
-    """One submission: where it stands and why, its attempts, its job.
+    """Where one submission stands, and why.
 
-    With --json it is the submission, with what is known of its place and what holds it as `explanation`.
+    What holds it, who is ahead of it, its attempts, its job. With --json it is the submission, with all that the
+    gateway knows of what holds it as `explanation`.
     """
     client = GatewayClient(url=url)
     found = client.call("GET", "v1", "submissions", submission_id)

@@ -8,29 +8,40 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.core.attempt import AnswerKind
 from gateway.core.backoff import full_jitter_seconds
 from gateway.core.errors import StoreUnavailableError
 from gateway.core.ports import ErrandEnd, ErrandReport, Wait
-from gateway.core.reconcile import CLOCKS_DIFFER, LOOK_AFTER_SECONDS, CallFailedError, own_job, possible_jobs
+from gateway.core.reconcile import (
+    CLOCKS_DIFFER,
+    LOOK_AFTER_SECONDS,
+    CallFailedError,
+    Candidate,
+    own_job,
+    possible_jobs,
+)
 from gateway.core.submission import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from gateway.core.attempt import Answer
     from gateway.core.journal import Journal
     from gateway.core.ports import Errand, ErrandCalls, ErrandStore
-    from gateway.core.reconcile import Candidate
+
+Answered = TypeVar("Answered")
 
 POLL_SECONDS = 1.0
 SETTLE_RETRY_SECONDS = 0.2
 # Credentials and rights come back when a person has acted: asked again once a minute.
 HELD_SECONDS = 60.0
-# So much of a lease may be gone before the first of its calls begins.
+# Jobs of the same name that are no other submission's: past so many a person has to look.
+MAX_CANDIDATES = 50
 MAX_NAMED = 10
+# What Batch answers where it knows of no such job or queue, or the job has ended.
+NO_SUCH_THING = "ClientException"
 
 DEFAULT_REASON = "Canceled through the gateway."
 
@@ -105,16 +116,29 @@ class Errands:
     async def _look(self, errand: Errand) -> ErrandReport:
         submission = errand.submission
         since = errand.maybe_sent_since - CLOCKS_DIFFER
-        named = await self._batch.jobs_named(submission.request, since)
+        named = await self._if_known(self._batch.jobs_named(submission.request, since)) or []
         owners = await self._owners(named)
         free = [job_id for job_id in named if owners.get(job_id, submission.submission_id) == submission.submission_id]
-        candidates = [await self._batch.candidate(job_id) for job_id in free]
+        candidates = [
+            # one that Batch does not describe may be ours, for all that is known
+            await self._if_known(self._batch.candidate(job_id)) or Candidate(job_id=job_id, job_arn="", submission=None)
+            for job_id in free[:MAX_CANDIDATES]
+        ]
         own = own_job(candidates, submission.submission_id)
         if own:
             return ErrandReport(verdict="found", job_id=own.job_id, job_arn=own.job_arn)
         if errand.looks + 1 < len(LOOK_AFTER_SECONDS):  # Batch lists late at times: another one may be on its way
             return ErrandReport(verdict="looked", delay_seconds=LOOK_AFTER_SECONDS[errand.looks + 1])
         return ErrandReport(verdict="unknown", failure=_verdict_of_looks(candidates, submission.submission_id))
+
+    async def _if_known(self, call: Awaitable[Answered]) -> Answered | None:
+        """None where Batch knows of no such thing. Raises CallFailedError for all else that fails."""
+        try:
+            return await call
+        except CallFailedError as error:
+            if _is_unknown(error.answer):
+                return None
+            raise
 
     async def _owners(self, job_ids: Sequence[str]) -> Any:
         while True:
@@ -123,8 +147,7 @@ class Errands:
             await asyncio.sleep(SETTLE_RETRY_SECONDS)
 
     def _failed(self, errand: Errand, answer: Answer) -> ErrandReport:
-        if errand.kind != "look" and answer.kind is AnswerKind.REFUSED:
-            # Batch knows of no such job any more, or it has ended: what was asked has no object
+        if errand.kind != "look" and _is_unknown(answer):  # what was asked has no object any more
             return ErrandReport(verdict="done", failure=answer.failure)
         held = answer.kind in (AnswerKind.CREDENTIALS, AnswerKind.DENIED)
         delay = HELD_SECONDS if held else max(answer.wait_seconds, self._backoff_seconds(errand))
@@ -139,6 +162,10 @@ class Errands:
             with suppress(StoreUnavailableError):
                 return await self._store.settle(errand, report)
             await asyncio.sleep(SETTLE_RETRY_SECONDS)
+
+
+def _is_unknown(answer: Answer) -> bool:
+    return answer.kind is AnswerKind.REFUSED and answer.code == NO_SUCH_THING
 
 
 def _verdict_of_looks(candidates: Sequence[Candidate], wanted: Any) -> Failure:

@@ -12,8 +12,9 @@ next calls one by one, once, and looks up the rest.
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from heapq import heapify, heappop, heapreplace
 from itertools import accumulate, repeat
@@ -34,8 +35,8 @@ EXACT_STEPS = 1000
 EXACT_CALLS, EXACT_ROUNDS = 1000, 5
 # A position was read a moment before it is asked about, and calls go a moment after their slots open.
 LATENESS_SECONDS = 0.01
-# What `Forecast.prepared` does at a stretch: half a millisecond, in which nobody else is served.
-CALLS_AT_A_STRETCH = 500
+# So many shares or calls `Forecast.prepared` takes at a stretch: half a millisecond, in which nobody else is served.
+AT_A_STRETCH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,14 +171,16 @@ class Timetable:
         return min([made, *self._calls[last + 1 : last + 2]])
 
 
-@dataclass(slots=True, kw_only=True)
 class _Line:
     """A share as the calls are gone through: `turns` are those that it has had, `start` is the tag of its next."""
 
-    start: float
-    cost: float
-    left: int
-    turns: list[int] = field(default_factory=list)
+    __slots__ = ("cost", "left", "start", "turns")
+
+    def __init__(self, start: float, weight: float, left: int = 0) -> None:
+        self.start = start
+        self.cost = 1 / weight
+        self.left = left
+        self.turns = array("q")
 
 
 class Forecast:
@@ -188,12 +191,10 @@ class Forecast:
         self.snapshot = snapshot
         self._weight_of = weight_of
         self._timetable = Timetable(snapshot)
-        self._lines = {
-            share: _Line(start=load.start, cost=1 / load.weight, left=load.ready)
-            for share, load in snapshot.shares.items()
-        }
-        self._ready = sum(load.ready for load in snapshot.shares.values())
-        self._calls: list[tuple[Any, ...]] = []  # start tag, share's name and line of each
+        self._ready = 0
+        self._lines: dict[Share, _Line] = {}
+        # Start tag, share's name and number of its line: nothing that a garbage collector walks through.
+        self._calls: list[tuple[Any, ...]] = []
         self._later = _Later([])
 
     @classmethod
@@ -206,32 +207,41 @@ class Forecast:
 
     def prepared(self) -> Iterator[None]:
         """Goes through the next calls; yields after each stretch, so that others may go on."""
-        calls = self._calls
-        heap = [(one.start, str(share), one) for share, one in self._lines.items() if one.left > 0]
+        lines: list[_Line] = []
+        heap = []
+        for number, (share, load) in enumerate(self.snapshot.shares.items()):
+            line = self._lines[share] = _Line(load.start, load.weight, load.ready)
+            lines.append(line)
+            self._ready += load.ready
+            if load.ready:
+                heap.append((load.start, str(share), number))
+            if number % AT_A_STRETCH == AT_A_STRETCH - 1:
+                yield
         heapify(heap)
-        exact = max(EXACT_CALLS, EXACT_ROUNDS * len(heap))
+        calls, exact = self._calls, max(EXACT_CALLS, EXACT_ROUNDS * len(heap))
         while heap and len(calls) < exact:
-            for number in range(len(calls), min(exact, len(calls) + CALLS_AT_A_STRETCH)):
-                call = heap[0]
-                tag, name, line = call
-                calls.append(call)
-                line.turns.append(number)
+            for call in range(len(calls), min(exact, len(calls) + AT_A_STRETCH)):
+                first = heap[0]
+                tag, name, number = first
+                calls.append(first)
+                line = lines[number]
+                line.turns.append(call)
                 line.left -= 1
                 line.start = tag + line.cost
                 if line.left:
-                    heapreplace(heap, (line.start, name, line))
+                    heapreplace(heap, (line.start, name, number))
                 else:
                     heappop(heap)
                     if not heap:
                         break
             yield
-        self._later = _Later([line for _, _, line in heap])
+        self._later = _Later([lines[number] for _, _, number in heap])
 
     def calls_before(self, share: Share, position: int, calls_made: int = 0) -> float | None:
         """As the function of this name, for a position that holds after so many calls since the snapshot."""
         if share in self.snapshot.paused:
             return None
-        line = self._lines.get(share) or _Line(start=self.snapshot.virtual, cost=1 / self._weight_of(share), left=0)
+        line = self._lines.get(share) or _Line(self.snapshot.virtual, self._weight_of(share))
         index = bisect_left(line.turns, calls_made) + position - 1
         if index < len(line.turns):
             return line.turns[index]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.batch.batch_client import BatchClient, Endpoint, open_batch_client
-from gateway.batch.reconcile import ERRAND_CONNECTIONS, MAX_CANDIDATES, MAX_PAGES
+from gateway.batch.reconcile import ERRAND_CONNECTIONS, MAX_PAGES
 from gateway.core.attempt import Answer, AnswerKind
 from gateway.core.reconcile import CallFailedError, Candidate
 from gateway.core.submission import SUBMISSION_TAG
@@ -136,11 +136,10 @@ async def test_after_the_first_older_job_no_page_is_asked_for(rig: Rig, batch: B
     assert calls_of(rig, "ListServiceJobs") == 1
 
 
-async def test_of_a_common_name_the_newest_are_candidates(rig: Rig, batch: BatchClient) -> None:
-    ids = await submitted(batch, count=MAX_CANDIDATES + 60)
-    found = await batch.errands.jobs_named(frozen(), LONG_AGO)
-    assert found == ids[: -MAX_CANDIDATES - 1 : -1]
-    assert calls_of(rig, "ListServiceJobs") == 1
+async def test_a_name_that_a_whole_sweep_has_is_listed_to_its_end(rig: Rig, batch: BatchClient) -> None:
+    ids = await submitted(batch, count=250)
+    assert await batch.errands.jobs_named(frozen(), LONG_AGO) == ids[::-1]
+    assert calls_of(rig, "ListServiceJobs") == 3
 
 
 @pytest.mark.parametrize("jobs", [[], [JOB | {"jobName": "FIRST"}]])

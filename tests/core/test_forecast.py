@@ -175,9 +175,17 @@ def test_positions_of_a_share_go_one_after_the_other(given_loads: list[ShareLoad
         assert all(later >= earlier + 1 - 1e-6 for earlier, later in pairwise(found)), found
 
 
+def test_what_comes_when_nothing_was_left_is_called_from_then_on() -> None:
+    """The snapshot of an idle upstream is of use for a second too."""
+    idle = Forecast.of(Snapshot(taken_at=1000, shares={}, rate=5, limit=5))
+    assert [idle.forward_at(A, position, 0.9) for position in (1, 2, 6)] == pytest.approx([1000.9, 1001.1, 1001.9])
+    called = Snapshot(taken_at=1000, shares={A: ShareLoad(start=0, weight=1, ready=1)}, rate=0.5, limit=0.5)
+    assert Forecast.of(called).forward_at(A, 1, 0.9) == pytest.approx(1002.0)  # after the slot of the first
+
+
 def test_the_work_is_done_a_stretch_at_a_time() -> None:
     stretches = list(Forecast(backlog(*[ShareLoad(start=0.0, weight=1.0, ready=9999)] * 3)).prepared())
-    assert len(stretches) == EXACT_CALLS / module.CALLS_AT_A_STRETCH
+    assert len(stretches) == EXACT_CALLS / module.AT_A_STRETCH
 
 
 def test_time_is_calls_before_at_the_pace_after_the_next_slot() -> None:

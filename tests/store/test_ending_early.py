@@ -432,11 +432,13 @@ async def test_the_last_charged_try_is_no_reason_to_give_up_looking(world: World
 
 @either_way
 async def test_an_end_that_was_asked_for_is_no_rejection_of_the_share(world: World, end: End) -> None:
-    for _ in range(world.pace.like_rejections):
+    for _ in range(world.pace.like_rejections - 1):
         await queued(world)
-        leased = await world.next_lease()
-        await end(world, leased.submission.submission_id)
-        assert not (await world.settle(leased, refused())).share_paused
+        await world.attempt(refused())
+    await queued(world)
+    leased = await world.next_lease()
+    await end(world, leased.submission.submission_id)
+    assert not (await world.settle(leased, refused())).share_paused
 
 
 async def test_a_lease_that_ends_with_the_deadline_makes_it_looked_for(world: World) -> None:

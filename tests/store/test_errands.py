@@ -510,6 +510,14 @@ async def test_failed_calls_for_one_thing_do_not_count_for_the_next(world: World
     assert (await world.next_errand()).tries == 0
 
 
+async def test_failed_looks_do_not_count_for_the_termination_of_what_is_found(world: World) -> None:
+    wanted = await looked_for(world)
+    await world.changes.cancel(wanted, "")
+    await world.errands.settle(await world.next_errand(), later(1))
+    await world.errands.settle(await world.next_errand(), FOUND)
+    assert (await world.next_errand()).tries == 0
+
+
 async def test_failed_calls_do_not_count_as_looks(world: World) -> None:
     await looked_for(world)
     await world.errands.settle(await world.next_errand(), later(1))

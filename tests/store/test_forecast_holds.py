@@ -214,7 +214,7 @@ def fitting(most: int, shares: int) -> int:
 
 
 @given(seed=seeds(), shares=st.integers(3, 50), most=st.sampled_from((1, 2, 4, 8, 20)), queues=st.integers(1, 3))
-@examples(60)
+@examples(40)
 async def test_a_forecast_is_within_a_tenth_of_what_then_happens(
     client: Redis, seed: int, shares: int, most: int, queues: int
 ) -> None:
@@ -225,7 +225,7 @@ async def test_a_forecast_is_within_a_tenth_of_what_then_happens(
 
 
 @given(seed=seeds(), shares=st.integers(3, 50), most=st.sampled_from((1, 3, 8)), seconds_later=st.floats(0.05, 1.0))
-@examples(30)
+@examples(20)
 async def test_it_holds_for_positions_of_a_second_after_the_snapshot(
     client: Redis, seed: int, shares: int, most: int, seconds_later: float
 ) -> None:
@@ -237,7 +237,7 @@ async def test_it_holds_for_positions_of_a_second_after_the_snapshot(
 
 
 @given(seed=seeds(), shares=st.integers(3, 50), most=st.sampled_from((1, 3, 8)), seconds_later=st.floats(0.0, 1.0))
-@examples(30)
+@examples(20)
 async def test_it_holds_for_what_arrives_after_the_snapshot(
     client: Redis, seed: int, shares: int, most: int, seconds_later: float
 ) -> None:

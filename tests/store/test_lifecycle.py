@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import msgpack
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -21,7 +20,7 @@ from gateway.core.share import Share, ShareLimits
 from gateway.core.submission import Failure
 from gateway.store.bounds import StoreBounds
 from gateway.store.connection import connect
-from gateway.store.records import unpack
+from tests.store.known import DEAD_LETTERS, RETENTION_MS, Known, agrees
 from tests.store.world import World, examples
 
 if TYPE_CHECKING:
@@ -34,9 +33,7 @@ SHARES = (Share("training", "a"), Share("training", "b"), Share("other", "a"))
 NAMESPACES = ("n", "m")
 LIMITS = (ShareLimits(), ShareLimits(), ShareLimits(rate=0.5, burst=2, over_limit="delay"))
 DEADLINES = (None, None, None, 0.1, 3.0, 61.0, 200.0)  # seconds
-DEAD_LETTERS = {"rejected", "unknown"}
 LEASE_MS = 60_000
-RETENTION_MS = 1_000_000
 MOST_KNOWN = 45  # what one call of reclaim brings back
 
 reports = st.builds(
@@ -55,55 +52,6 @@ ERRAND_VERDICTS: dict[str, tuple[Any, ...]] = {
     "terminate": ("done", "done", "later"),
     "update": ("done", "done", "later"),
 }
-
-
-@dataclass
-class Known:
-    """What the test knows of a submission that was accepted; times in ms."""
-
-    token: str
-    share: Share
-    namespace: str
-    accepted: int
-    asked_priority: int
-    priority: int
-    deadline: int | None
-    deadline_ahead: bool
-    state: str = "queued"
-    lease: int | None = None  # the number of the current one
-    lease_ends: int = 0
-    sent: bool = False  # a call may have made a job
-    before: bool = False  # as it was when the last lease was taken
-    job_id: str | None = None
-    cancel: str | None = None  # by whom it is to end early
-    look: bool = False
-    terminate: bool = False
-    update: bool = False
-    terminated: bool = False
-    errand: int | None = None  # the number of the current one
-    expires: int | None = None
-
-    @property
-    def owes(self) -> bool:
-        return self.terminate or self.update
-
-    @property
-    def early_end(self) -> str:
-        return "expired" if self.cancel == "deadline" else "canceled"
-
-    def end(self, state: str, now: int) -> None:
-        """What every final record is written with."""
-        self.state = state
-        self.lease, self.errand, self.look, self.deadline_ahead = None, None, False, False
-        self.expires = None if self.owes or state in DEAD_LETTERS else now + RETENTION_MS
-
-    def get_job(self, job_id: str, now: int) -> None:
-        """Batch has a job of it; one that ended without it keeps that end."""
-        kept = self.state if self.state not in ("queued", "unknown") else "forwarded"
-        self.job_id = job_id
-        self.terminate = kept != "forwarded" or self.cancel is not None
-        self.update = not self.cancel and self.priority != self.asked_priority
-        self.end(kept, now)
 
 
 class Lifecycle(RuleBasedStateMachine):
@@ -227,7 +175,6 @@ class Lifecycle(RuleBasedStateMachine):
                 token=token,
                 share=share,
                 namespace=namespace,
-                accepted=self.now,
                 asked_priority=priority,
                 priority=priority,
                 deadline=round(deadline.timestamp() * 1000) if deadline else None,
@@ -538,32 +485,11 @@ class Lifecycle(RuleBasedStateMachine):
 
         sizes = 0
         for (wanted, one), row in zip(self.known.items(), _triples(answers), strict=True):
-            record = self._check(wanted, one, *row)
+            record = agrees(wanted, one, *row)
             if one.state == "queued":
                 sizes += record["size"]
                 assert wanted not in ready[one.share] or ready[one.share][wanted] == record["place"]
         assert (int(queued or 0), int(size or 0)) == (len(waiting), sizes)
-
-    def _check(self, wanted: SubmissionId, one: Known, expiry: int, value: bytes, owner: bytes | None) -> Any:
-        """One record against what the test knows of it, and what must be so of any."""
-        submission, record = unpack(wanted, value), _changing(value)
-        told = (submission.state, submission.maybe_sent, submission.job_id, submission.priority)
-        assert told == (one.state, one.sent, one.job_id, one.priority)
-        assert (submission.cancel and submission.cancel.by) == one.cancel
-        assert (submission.terminated_at is not None) == one.terminated
-        marks = (record.get(name) for name in ("look", "terminate", "update", "errand"))
-        assert [bool(mark) for mark in marks] == [one.look, one.terminate, one.update, one.errand is not None]
-        assert (submission.settled_at is not None) == (one.state != "queued")
-        assert one.lease is None or record["lease"] == one.lease
-        assert (expiry == -1) == (one.state == "queued" or one.state in DEAD_LETTERS or one.owes)
-        assert bool(submission.request) == (one.state == "queued" or one.state in DEAD_LETTERS)
-        assert one.job_id is None or owner == wanted.encode()
-        assert not one.look or one.sent
-        assert one.state not in ("canceled", "expired") or not one.sent
-        assert one.state != "forwarded" or (one.job_id is not None and not one.look)
-        assert one.job_id is None or one.state == "forwarded" or one.terminate or one.terminated
-        assert not (one.state == "forwarded" and one.cancel) or one.terminate or one.terminated
-        return record
 
 
 def _named(rows: list[tuple[bytes, float]]) -> dict[Any, float]:
@@ -572,12 +498,6 @@ def _named(rows: list[tuple[bytes, float]]) -> dict[Any, float]:
 
 def _triples(answers: list[Any]) -> list[tuple[Any, Any, Any]]:
     return list(zip(answers[::3], answers[1::3], answers[2::3], strict=True))
-
-
-def _changing(value: bytes) -> Any:
-    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
-    unpacker.feed(value)
-    return unpacker.unpack()
 
 
 @pytest.mark.timeout(600)  # only a counterexample takes so long: to be made small

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.core.attempt import Report, Verdict
 from gateway.core.ports import ErrandReport, Reclaimed, Wait
 from gateway.core.share import Share, ShareLimits
-from gateway.core.submission import State
+from gateway.core.submission import Failure, State
 from gateway.store.bounds import StoreBounds
 from tests.store.world import (
     NOTHING_QUEUED,
@@ -56,6 +57,7 @@ async def rejected(world: World) -> SubmissionId:
 
 async def unknown(world: World) -> SubmissionId:
     await world.queue(1)
+    await world.attempt(unclear())
     return (await world.attempt(refused(maybe_sent=True))).submission.submission_id
 
 
@@ -82,6 +84,12 @@ async def rejected_with_a_job(world: World) -> SubmissionId:
     late = await world.attempt(refused())
     await world.settle(late, forwarded("job-1"))
     return late.submission.submission_id
+
+
+async def rejected_in_doubt(world: World) -> SubmissionId:
+    await world.queue(1)
+    doubt = Report(verdict=Verdict.REJECT, outcome="refused", failure=Failure(code="Odd", message=""))
+    return (await world.attempt(doubt)).submission.submission_id
 
 
 async def changes_nothing(world: World, wanted: SubmissionId, job_id: str | None = "") -> str:
@@ -143,6 +151,16 @@ async def test_a_redriven_one_arrives_as_the_last_of_its_priority(world: World) 
     low += await world.queue(1)
     high += [wanted, *await world.queue(1, priority=7)]
     assert [(await world.next_lease()).submission.submission_id for _ in range(5)] == high + low
+
+
+async def test_redriven_and_new_ones_stand_in_the_order_in_which_they_came(world: World) -> None:
+    dead = [await rejected(world) for _ in range(4)]
+    order = []
+    for wanted in dead:
+        await world.changes.redrive(wanted)
+        order += [wanted, *await world.queue(1)]
+    served = [(await world.attempt(forwarded(f"job-{number}"))).submission.submission_id for number in range(8)]
+    assert served == order
 
 
 async def test_a_redriven_one_wakes_who_sleeps(world: World) -> None:
@@ -222,9 +240,10 @@ async def test_an_answer_from_before_a_redrive_settles_nothing_but_a_job(world: 
 
 
 @pytest.mark.parametrize(
-    "make", [queued, leased, looked_for, unknown, one_forwarded, canceled, expired, rejected_with_a_job]
+    "make",
+    [queued, leased, looked_for, unknown, one_forwarded, canceled, expired, rejected_with_a_job, rejected_in_doubt],
 )
-async def test_nothing_but_rejected_ones_without_a_job_is_redriven(any_world: World, make: Make) -> None:
+async def test_nothing_but_what_was_rejected_and_surely_made_no_job_is_redriven(any_world: World, make: Make) -> None:
     assert await changes_nothing(any_world, await make(any_world)) == "refused"
 
 
@@ -329,6 +348,12 @@ async def test_no_submission_gets_another_ones_job(any_world: World) -> None:
     assert (change.verdict, change.owner, change.submission) == ("owned", other, None)
     assert await world.dump() == before
     assert (await world.changes.resolve(wanted, "job-2", "arn:job-2")).verdict == "resolved"
+
+
+async def test_a_submission_may_get_the_job_that_it_had_before_its_record_was_forgotten(world: World) -> None:
+    wanted = await unknown(world)
+    await world.client.set(world.keys.job("job-1"), wanted)
+    assert (await world.changes.resolve(wanted, "job-1", "arn:job-1")).submission.job_id == "job-1"
 
 
 @pytest.mark.parametrize("job_id", [None, "job-2"])

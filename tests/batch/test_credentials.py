@@ -60,7 +60,7 @@ async def rig() -> AsyncIterator[Rig]:
 
 
 @asynccontextmanager
-async def client_as(role_arn: str, url: str, *, seconds: float = 20.0) -> AsyncIterator[BatchClient]:
+async def client_as(role_arn: str | None, url: str, *, seconds: float = 20.0) -> AsyncIterator[BatchClient]:
     endpoint = Endpoint(region="us-east-1", url=url, role_arn=role_arn)
     async with open_batch_client(endpoint, concurrency=16, call_timeout_seconds=seconds) as batch:
         yield batch
@@ -254,3 +254,31 @@ async def test_a_chain_that_has_nothing_yet_is_asked_again(
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDLATE")
         assert (await batch.submit(frozen("first"))).kind is AnswerKind.SUBMITTED
     assert [one.access_key_id for one in sts.asked] == ["AKIDLATE"]
+
+
+# ---- the chain's own keys
+
+
+async def test_without_a_role_too_a_chain_that_has_nothing_yet_is_asked_again(
+    sts: FakeSts, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    async with client_as(None, rig.url) as batch:
+        answer = await batch.submit(frozen("first"))
+        assert (answer.kind, answer.maybe_made) == (AnswerKind.CREDENTIALS, False)
+        assert signers(rig) == []
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDLATE")
+        assert (await batch.submit(frozen("first"))).kind is AnswerKind.SUBMITTED
+    assert signers(rig) == ["AKIDLATE"]
+    assert sts.asked == []
+
+
+async def test_a_chain_that_breaks_neither_ends_the_process_nor_leaves_a_call_unclear(
+    sts: FakeSts, rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    (tmp_path / "config").write_text("[default]\ncredential_process = /bin/false\n")
+    async with client_as(None, rig.url) as batch:
+        assert (await batch.submit(frozen("first"))).kind is AnswerKind.CREDENTIALS
+    assert signers(rig) == []
+    assert sts.asked == []

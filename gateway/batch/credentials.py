@@ -1,4 +1,8 @@
-"""The role that an upstream is called as: assumed with the usual chain's credentials, before the last keys expire."""
+"""Whose keys sign an upstream's calls: those of the usual AWS chain, or of a role that they assume.
+
+botocore looks for keys once, when a client is made, and never again where it found none. Here the chain is asked with
+each call until it has some, within a time, and whatever fails says that nothing was sent.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
-from aiobotocore.credentials import AioAssumeRoleCredentialFetcher, AioDeferredRefreshableCredentials
+from aiobotocore.credentials import (
+    AioAssumeRoleCredentialFetcher,
+    AioCredentials,
+    AioDeferredRefreshableCredentials,
+)
 from aiobotocore.session import get_session
 from botocore import UNSIGNED
 from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
@@ -26,6 +34,26 @@ TRY_PART = 0.25
 WAIT_PART = 0.5
 
 
+class ChainCredentials(AioCredentials):  # type: ignore[misc]
+    """The usual chain's keys; while it has none, it is asked again each time.
+
+    Whatever keeps us from having keys is raised as CredentialRetrievalError, in less than a call's time.
+    """
+
+    def __init__(self, chain: AioSession, *, call_timeout_seconds: float) -> None:
+        super().__init__("", "", method="chain")
+        self._chain = chain
+        self._wait_seconds = call_timeout_seconds * WAIT_PART
+
+    async def get_frozen_credentials(self) -> Any:
+        with _as_credentials_error("chain"):
+            async with asyncio.timeout(self._wait_seconds):
+                credentials = await self._chain.get_credentials()
+                if credentials is None:
+                    raise NoCredentialsError
+                return await credentials.get_frozen_credentials()
+
+
 class RoleCredentials(AioDeferredRefreshableCredentials):  # type: ignore[misc]
     """A role's temporary keys: new ones from 15 minutes before the old ones expire, must-have from 10 minutes on.
 
@@ -35,48 +63,42 @@ class RoleCredentials(AioDeferredRefreshableCredentials):  # type: ignore[misc]
 
     def __init__(self, chain: AioSession, role_arn: str, *, config: AioConfig, call_timeout_seconds: float) -> None:
         super().__init__(self._assume, "assume-role")
-        self._chain = chain
+        self._source = ChainCredentials(chain, call_timeout_seconds=call_timeout_seconds)
         self._role_arn = role_arn
         self._client_creator = partial(chain.create_client, config=config)
         self._try_seconds = call_timeout_seconds * TRY_PART
         self._wait_seconds = call_timeout_seconds * WAIT_PART
 
     async def get_frozen_credentials(self) -> Any:
-        with _as_credentials_error():
+        with _as_credentials_error("assume-role"):
             async with asyncio.timeout(self._wait_seconds):
                 return await super().get_frozen_credentials()
 
     async def _assume(self) -> Any:
         # A fetcher for each try: it caches what STS says before it looks at it, so one bad answer would stay.
         fetcher = AioAssumeRoleCredentialFetcher(
-            self._client_creator, _Source(self._chain), self._role_arn, extra_args={"RoleSessionName": SESSION_NAME}
+            self._client_creator, self._source, self._role_arn, extra_args={"RoleSessionName": SESSION_NAME}
         )
-        with _as_credentials_error():
+        with _as_credentials_error("assume-role"):
             async with asyncio.timeout(self._try_seconds):
                 return await fetcher.fetch_credentials()
-
-
-class _Source:
-    """The usual chain's credentials; while it has none, it is asked again each time."""
-
-    def __init__(self, chain: AioSession) -> None:
-        self._chain = chain
-
-    async def get_frozen_credentials(self) -> Any:
-        credentials = await self._chain.get_credentials()
-        if credentials is None:
-            raise NoCredentialsError
-        return await credentials.get_frozen_credentials()
 
 
 class _Only:
     """Takes the place of a session's chain."""
 
-    def __init__(self, credentials: RoleCredentials) -> None:
+    def __init__(self, credentials: AioCredentials) -> None:
         self._credentials = credentials
 
-    async def load_credentials(self) -> RoleCredentials:
+    async def load_credentials(self) -> AioCredentials:
         return self._credentials
+
+
+def session_with(credentials: AioCredentials) -> AioSession:
+    """A session whose clients sign with these."""
+    session = get_session()
+    session.register_component("credential_provider", _Only(credentials))
+    return session
 
 
 async def session_as(role_arn: str, chain: AioSession, *, config: AioConfig, call_timeout_seconds: float) -> AioSession:
@@ -87,14 +109,11 @@ async def session_as(role_arn: str, chain: AioSession, *, config: AioConfig, cal
     unsigned = config.merge(AioConfig(signature_version=UNSIGNED))  # else the chain would be asked for credentials
     async with chain.create_client("sts", config=unsigned):
         pass
-    session = get_session()
-    credentials = RoleCredentials(chain, role_arn, config=config, call_timeout_seconds=call_timeout_seconds)
-    session.register_component("credential_provider", _Only(credentials))
-    return session
+    return session_with(RoleCredentials(chain, role_arn, config=config, call_timeout_seconds=call_timeout_seconds))
 
 
 @contextmanager
-def _as_credentials_error() -> Iterator[None]:
+def _as_credentials_error(provider: str) -> Iterator[None]:
     """STS says "denied", "throttled" and "not reachable" as Batch does: here all mean that Batch was not called."""
     try:
         yield
@@ -102,4 +121,4 @@ def _as_credentials_error() -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise CredentialRetrievalError(provider="assume-role", error_msg=reason) from error
+        raise CredentialRetrievalError(provider=provider, error_msg=reason) from error

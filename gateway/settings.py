@@ -181,6 +181,12 @@ class UpstreamSettings(_Section):
     role_arn: Annotated[str, AfterValidator(_like(_ROLE_ARN, _ROLE_ARN_SENTENCE))] | None = None
     submission_tag: bool = True
 
+    @model_validator(mode="after")
+    def _role_is_of_the_account(self) -> Self:
+        if self.role_arn is not None and self.role_arn.split(":")[4] != self.account:
+            raise ValueError("role_arn is of another account than this upstream: its jobs would go there")
+        return self
+
 
 class ShareSettings(_Section):
     """Limits of one share, or with the share `*` of each share of the queue that has no section."""
@@ -242,6 +248,9 @@ def without_effect(settings: Settings) -> list[str]:
         here = getattr(settings, section)
         if getattr(here, key) != type(here).model_fields[key].default:
             notes.append(f"{name} has no effect yet")
+    for number, upstream in enumerate(settings.upstream):
+        if upstream.describe_rate != UpstreamSettings.model_fields["describe_rate"].default:
+            notes.append(f"upstream.{number}.describe_rate has no effect yet")
     for number, share in enumerate(settings.share):
         if not any(fnmatchcase(share.queue, glob) for one in settings.upstream for glob in one.queues):
             notes.append(

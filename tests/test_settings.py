@@ -334,6 +334,10 @@ REFUSED = {
         UPSTREAM + '[auth]\nmode = ["keys"]',
         'file: auth.mode: only ["none"] is built yet; put the gateway behind something that authenticates',
     ),
+    "another account's role": (
+        UPSTREAM + 'role_arn = "arn:aws:iam::999999999999:role/x"',
+        "file: upstream.0: role_arn is of another account than this upstream: its jobs would go there",
+    ),
     "no role": (
         UPSTREAM + 'role_arn = "arn:aws:iam::1:role/x"',
         "file: upstream.0.role_arn: must be a role's ARN such as arn:aws:iam::123456789012:role/batch-gateway",

@@ -228,6 +228,8 @@ def encode(submission: Submission) -> dict[str, Any]:
         body["deadline"] = timestamp(submission.deadline)
     if submission.state is State.FORWARDED and submission.settled_at:
         body["forwardedAt"] = timestamp(submission.settled_at)
+    if submission.terminated_at:
+        body["terminatedAt"] = timestamp(submission.terminated_at)
     if submission.job_id:
         body["jobId"], body["jobArn"] = submission.job_id, submission.job_arn
     if submission.error:

@@ -170,7 +170,7 @@ def _ending(submission: Submission) -> str:
         owed = ", and is owed its termination" if submission.cancel else ""
         told = ", and was told to terminate it" if submission.terminated_at else owed
         return f"Batch has it as job {submission.job_id}{told}."
-    error = f": {submission.error.code}, {submission.error.message}" if submission.error else ""
+    error = f": {submission.error.code}, {submission.error.message.rstrip('.')}" if submission.error else ""
     return {
         State.REJECTED: f"Batch refused it, and an operator can put it back in line{error}.",
         State.UNKNOWN: f"It may be in Batch, and a person must look{error}.",

@@ -190,6 +190,7 @@ async def test_a_job_is_terminated_however_often_batch_fails_to(scene: Scene) ->
     await scene.line("errand", outcome="done")
     status, body = await scene.cancel(one)
     assert (status, body["state"], body["cancelRequested"]) == (200, "forwarded", True)
+    assert body["terminatedAt"] >= body["forwardedAt"]
 
 
 async def test_a_termination_is_owed_over_a_kill(valkey: StoreServer, prefix: str, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ async def frozen(gateway: InProcessGateway, submission_id: str) -> dict[str, Any
 
 async def test_a_submission_is_queued_and_found_again(gateway: InProcessGateway) -> None:
     answer = await gateway.post(submission(clientToken="t1", schedulingPriority=7))
-    made = answer.json
+    made = answer.lasting
     assert answer.status == 202
     assert answer.headers["Location"] == f"/v1/submissions/{made['submissionId']}"
     assert "Idempotent-Replayed" not in answer.headers
@@ -65,7 +65,7 @@ async def test_a_submission_is_queued_and_found_again(gateway: InProcessGateway)
         "position": 1,
     }
     found = await gateway.get(answer.headers["Location"])
-    assert (found.status, found.json) == (200, made)
+    assert (found.status, found.lasting) == (200, made)
 
 
 async def test_the_id_can_be_computed_from_the_token(gateway: InProcessGateway) -> None:
@@ -158,13 +158,13 @@ REPEATS = {
 
 @pytest.mark.parametrize("change", REPEATS.values(), ids=REPEATS.keys())
 async def test_the_same_request_in_another_form_is_a_replay(gateway: InProcessGateway, change: dict[str, Any]) -> None:
-    first = (await gateway.post(ORIGINAL)).json
+    first = (await gateway.post(ORIGINAL)).lasting
     again = await gateway.post({**ORIGINAL, **change})
-    assert (again.status, again.headers["Idempotent-Replayed"], again.json) == (202, "true", first)
+    assert (again.status, again.headers["Idempotent-Replayed"], again.lasting) == (202, "true", first)
 
 
 async def test_null_counts_as_absent(gateway: InProcessGateway) -> None:
-    first = (await gateway.post(submission(clientToken="t"))).json
+    first = (await gateway.post(submission(clientToken="t"))).lasting
     optional = (
         "quotaShareName",
         "schedulingPriority",
@@ -174,7 +174,7 @@ async def test_null_counts_as_absent(gateway: InProcessGateway) -> None:
         "tags",
     )
     again = await gateway.post({**submission(clientToken="t"), **dict.fromkeys(optional)})
-    assert (again.headers["Idempotent-Replayed"], again.json) == ("true", first)
+    assert (again.headers["Idempotent-Replayed"], again.lasting) == ("true", first)
     assert (await gateway.post({**submission(), "clientToken": None})).json["tokenGenerated"] is True
 
 
@@ -275,9 +275,9 @@ async def test_a_token_that_is_used_again_names_exactly_the_members_that_differ(
 
 
 async def test_a_token_that_is_used_again_changes_nothing(gateway: InProcessGateway) -> None:
-    first = (await gateway.post(submission(clientToken="t"))).json
+    first = (await gateway.post(submission(clientToken="t"))).lasting
     await gateway.post(submission(clientToken="t", jobName="other"))
-    assert (await gateway.show(first["submissionId"])).json == first
+    assert (await gateway.show(first["submissionId"])).lasting == first
     assert (await gateway.store.pace())["queued"] == 1
 
 

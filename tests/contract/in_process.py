@@ -74,6 +74,11 @@ class Answer:
         return json.loads(self.body)
 
     @property
+    def lasting(self) -> Any:
+        """The JSON without its forecast, which moves with the time."""
+        return {name: value for name, value in self.json.items() if name != "estimatedForwardAt"}
+
+    @property
     def slug(self) -> str:
         return str(self.json["type"]).removeprefix("/problems/")
 

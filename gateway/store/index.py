@@ -64,19 +64,17 @@ class SubmissionIndex:
 
         Entries whose records have expired may be among them until they are swept.
         """
-        found: list[Indexed] = []
-        offset, highest = 0, before.accepted_ms if before else "+inf"
+        highest, many = before.accepted_ms if before else "+inf", limit
         with store_errors():
-            while len(found) < limit:
+            while True:  # in one range: between two of them entries would come and go
                 rows = await self._client.zrevrangebyscore(
-                    self._keys.index(namespace), highest, "-inf", start=offset, num=limit, withscores=True
+                    self._keys.index(namespace), highest, "-inf", start=0, num=many, withscores=True
                 )
                 entries = [Indexed(accepted_ms=int(ms), submission_id=SubmissionId(one.decode())) for one, ms in rows]
-                found += [one for one in entries if before is None or one < before]
-                if len(rows) < limit:
-                    break
-                offset += limit
-        return found[:limit]
+                found = [one for one in entries if before is None or one < before]
+                if len(found) >= limit or len(rows) < many:
+                    return found[:limit]
+                many *= 2
 
     async def sweep(self, namespace: str, *, accepted_before_ms: int, passed_over: int) -> tuple[int, int]:
         """Take expired ones out of the index, past the first so many; (how many were looked at, how many went)."""

@@ -30,7 +30,7 @@ if record.cancel and (record.state == 'queued' or record.terminate) then
 end
 local standing = standing_of(prefix, id, record)
 
-record.cancel = record.cancel or { by = 'caller', reason = reason, at = now }
+record.cancel = { by = 'caller', reason = reason, at = now }
 if record.state == 'forwarded' then
   record.terminate = true
   return { 'requested', write_final(prefix, id, record, rest, now, retention_ms) }

@@ -71,7 +71,7 @@ if verdict == 'forwarded' then
   record.terminate = final ~= 'forwarded' or nil
   owe(record)
 elseif verdict == 'reject' then
-  final = record.cancel and early_end(record.cancel) or 'rejected'
+  final = record.cancel and not record.sent and early_end(record.cancel) or 'rejected'
 elseif verdict == 'unknown' then
   final = 'unknown'
 elseif retry then

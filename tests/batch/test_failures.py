@@ -137,6 +137,11 @@ async def test_each_error_of_batch_proves_what_it_proves(
     assert (answer.kind, answer.code, answer.message) == (kind, code, message)
 
 
+@pytest.mark.parametrize("status", [400, 404, 405, 413])
+async def test_a_page_of_somebody_between_is_no_refusal_of_batchs(status: int) -> None:
+    assert (await call_peer(answering(status, b"<html>no</html>"))).kind is AnswerKind.UNCLEAR
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>Too Many Requests</html>", b"{}"])
 async def test_a_bare_429_is_a_throttle(body: bytes) -> None:
     assert (await call_peer(answering(429, body))).kind is AnswerKind.THROTTLED

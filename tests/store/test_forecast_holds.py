@@ -105,13 +105,15 @@ class Backlog:
             await self.world.store.set_share(share, {"weight": str(self.weight())})
 
     async def slow_down(self) -> None:
-        """Throttles a second apart, and perhaps a few calls on the way back."""
+        """Throttles a second apart, perhaps with calls between that pass: those make a ceiling of the pace."""
+        passing = self.chance.choice((0, 0, 1, 3))
         for _ in range(self.chance.choice((0, 0, 1, 2, 5, 12))):
             told = self.chance.choice((0, 0, 0, 4))
             if not self.waiting:
                 return
             await self.world.settle(await self.world.next_lease(), throttled(told))
             await self.world.passes(seconds=self.chance.choice((0.2, 1.0, 1.0, 3.0)))
+            await self.serve(passing)
         if self.chance.random() < 0.5:
             await self.serve(self.chance.choice((1, 5, 30)))
         if self.waiting and self.chance.random() < 0.2:

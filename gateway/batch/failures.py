@@ -133,7 +133,7 @@ def _kind_of_response(status: int, code: str, message: str) -> AnswerKind:
         return AnswerKind.DENIED
     if status >= _BAD_REQUEST and TRANSIENT_WORDS in message:
         return AnswerKind.TRANSIENT
-    # botocore puts the status for a code where none was sent, and Batch sends one: that is a proxy's page, not a refusal
+    # botocore puts the status for a code where none was sent, and Batch sends one: that is some proxy's page
     if _BAD_REQUEST <= status < _SERVER_ERROR and status != _REQUEST_TIMEOUT and code != str(status):
         return AnswerKind.REFUSED
     return AnswerKind.UNCLEAR

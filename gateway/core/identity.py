@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NewType
 from uuid import UUID
 
@@ -38,6 +38,11 @@ def _digest(*parts: str) -> bytes:
     return hasher.digest()
 
 
+@lru_cache(maxsize=4)  # the id and Batch's token are asked for one after the other
+def _named(namespace: str, account: str, region: str, token: str) -> bytes:
+    return _digest(namespace, account, region, token)
+
+
 @cache
 def upstream_tag(account: str, region: str) -> str:
     """The first 16 bits of every submissionId of this upstream, as four hex digits."""
@@ -46,7 +51,7 @@ def upstream_tag(account: str, region: str) -> str:
 
 def submission_id(*, namespace: str, account: str, region: str, token: str) -> SubmissionId:
     """A UUID of version 8: 16 bits of the upstream, then bits of the digest over who asked and by which token."""
-    raw = bytearray(bytes.fromhex(upstream_tag(account, region)) + _digest(namespace, account, region, token)[:14])
+    raw = bytearray(bytes.fromhex(upstream_tag(account, region)) + _named(namespace, account, region, token)[:14])
     raw[6] = raw[6] & 0x0F | 0x80  # version 8 (RFC 9562, section 5.8)
     raw[8] = raw[8] & 0x3F | 0x80  # the RFC's variant
     return SubmissionId(str(UUID(bytes=bytes(raw))))
@@ -54,7 +59,7 @@ def submission_id(*, namespace: str, account: str, region: str, token: str) -> S
 
 def batch_token(*, namespace: str, account: str, region: str, token: str) -> str:
     """The clientToken that Batch sees: 64 hex digits, the most that it takes. Namespaces cannot collide in it."""
-    return _digest(namespace, account, region, token).hex()
+    return _named(namespace, account, region, token).hex()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

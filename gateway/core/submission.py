@@ -174,3 +174,30 @@ class Submission:
     @property
     def queue_seconds(self) -> float | None:
         return (self.settled_at - self.accepted_at).total_seconds() if self.settled_at else None
+
+
+def queued(
+    new: NewSubmission, *, accepted_at: datetime, position: int, not_before: datetime | None = None
+) -> Submission:
+    """A submission as it stands when the store has just taken it."""
+    return Submission(
+        submission_id=new.submission_id,
+        client_token=new.client_token,
+        token_generated=new.token_generated,
+        principal=new.principal,
+        namespace=new.namespace,
+        state=State.QUEUED,
+        share=new.share,
+        share_kind=new.share_kind,
+        priority=new.priority,
+        job_name=new.job_name,
+        job_queue=new.job_queue,
+        fingerprint=new.fingerprint,
+        accepted_at=accepted_at,
+        warnings=new.warnings,
+        traceparent=new.traceparent,
+        deadline=new.deadline,
+        position=position,
+        not_before=not_before,
+        request=new.request,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.errors import (
@@ -14,11 +13,13 @@ from gateway.core.errors import (
     TooManySharesError,
 )
 from gateway.core.ports import Admission
+from gateway.core.submission import queued
 from gateway.store.connection import store_errors
-from gateway.store.records import hold_of, pack_identity, unpack
+from gateway.store.records import hold_of, moment, pack_identity, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from redis.asyncio import Redis
 
@@ -72,13 +73,17 @@ class AdmissionFlush:
         word, *rest = verdict
         if word == b"refused":
             return self._refusal(rest)
-        value, rank, *of_new = rest
         if word == b"known":  # its place is told where it stands in the line of the share that is asked for now
+            value, rank = rest
             submission = unpack(new.submission_id, value, position=rank + 1 if rank >= 0 else None)
             return Admission(submission=submission, known=True)
-        remaining, due_ms = of_new
-        not_before = datetime.fromtimestamp(due_ms / 1000, UTC) if due_ms else None
-        submission = unpack(new.submission_id, value, position=rank + 1, not_before=not_before)
+        accepted_ms, rank, remaining, due_ms = rest
+        submission = queued(
+            new,
+            accepted_at=moment(accepted_ms),
+            position=rank + 1,
+            not_before=moment(due_ms) if due_ms else None,
+        )
         return Admission(submission=submission, known=False, remaining=remaining if remaining >= 0 else None)
 
     def _refusal(self, rows: list[list[bytes]]) -> GatewayError:

@@ -49,12 +49,12 @@ def hold_of(new: NewSubmission) -> str:
     return hashlib.sha256(f"{new.share.queue}\0{new.role_arn}".encode()).hexdigest()[:16]
 
 
-def _moment(milliseconds: int) -> datetime:
+def moment(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-def _moment_or_none(milliseconds: int | None) -> datetime | None:
-    return _moment(milliseconds) if milliseconds else None
+def moment_or_none(milliseconds: int | None) -> datetime | None:
+    return moment(milliseconds) if milliseconds else None
 
 
 def unpack(
@@ -81,11 +81,11 @@ def unpack(
         job_name=identity["name"],
         job_queue=identity["job_queue"],
         fingerprint=Fingerprint(total=identity["print"], members=identity["members"]),
-        accepted_at=_moment(changing["at"]),
-        settled_at=_moment_or_none(changing.get("settled")),
+        accepted_at=moment(changing["at"]),
+        settled_at=moment_or_none(changing.get("settled")),
         maybe_sent=changing.get("sent", False),
         attempts=tuple(
-            Attempt(at=_moment(one["at"]), outcome=one["outcome"], error=one.get("error"))
+            Attempt(at=moment(one["at"]), outcome=one["outcome"], error=one.get("error"))
             for one in changing.get("attempts", ())
         ),
         attempt_count=changing.get("attempt_count", 0),
@@ -94,9 +94,9 @@ def unpack(
         error=Failure(code=error["code"], message=error["message"]) if error else None,
         warnings=tuple(Finding(pointer=pointer, detail=detail) for pointer, detail in identity.get("warnings", ())),
         traceparent=identity.get("trace"),
-        deadline=_moment_or_none(changing.get("deadline")),
+        deadline=moment_or_none(changing.get("deadline")),
         cancel=Cancel(by=cancel["by"], reason=cancel.get("reason", "")) if cancel else None,
-        terminated_at=_moment_or_none(changing.get("terminated")),
+        terminated_at=moment_or_none(changing.get("terminated")),
         position=position,
         not_before=not_before,
         request=value[request_at:],
@@ -112,7 +112,7 @@ def standing(value: bytes) -> tuple[int, bool]:
 def errand_fields(value: bytes) -> tuple[int, datetime, int]:
     """(looks so far, since when a call may have made a job, failed tries so far) of a record with an errand."""
     changing = _changing(value)
-    since = _moment(changing.get("sent_at") or changing["at"])
+    since = moment(changing.get("sent_at") or changing["at"])
     return int(changing.get("look", {}).get("looks", 0)), since, int(changing.get("errand_tries", 0))
 
 

@@ -21,7 +21,7 @@
 --       + when it would go to Batch (ms, -1 = nobody can say)
 -- Returns {'known', record, place in line or -1}                  nothing written
 --         {'refused', {name, quota, window ms, wait ms}, ...}     nothing written; a wait of -1 is unknown
---         {'queued', record, place in line, remaining or -1, due ms or 0}  written; due: when its delay is over
+--         {'queued', accepted ms, place in line, remaining or -1, due ms or 0}  written; due: when its delay is over
 -- Guarantee: one id, one record; a refusal and a replay leave no trace and cost no rate; submissions of one call are
 -- taken as if they had come one after another.
 local prefix, total_cap, bytes_cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -122,8 +122,7 @@ local function admit(key, arg)
   local indexed = redis.call('EXISTS', index_key) == 1
 
   sequence, queued, bytes = sequence + 1, queued + 1, bytes + record.size
-  local value = pack_record(record, identity .. request)
-  redis.call('SET', record_key, value)
+  redis.call('SET', record_key, pack_record(record, identity .. request))
   redis.call('HSET', KEYS[1], 'sequence', int(sequence))
   count_in(standing)
   redis.call('ZADD', index_key, int(now), id)
@@ -142,12 +141,12 @@ local function admit(key, arg)
   local remaining = limits.room and math.max(0, math.floor(limits.room / limits.step + 1e-6)) or -1
   if due then
     redis.call('ZADD', KEYS[3], int(due), id)
-    return { 'queued', value, redis.call('ZCOUNT', ready_key, '-inf', '(' .. int(record.place)), remaining, due }
+    return { 'queued', now, redis.call('ZCOUNT', ready_key, '-inf', '(' .. int(record.place)), remaining, due }
   end
   if stand_ready(standing, record.place, math.max(standing.virtual, standing.finish)) then
     woken = idle
   end
-  return { 'queued', value, redis.call('ZRANK', ready_key, id), remaining, 0 }
+  return { 'queued', now, redis.call('ZRANK', ready_key, id), remaining, 0 }
 end
 
 local verdicts = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from gateway.api.auth import NoAuthentication
 from gateway.api.codec import Decoder
 from gateway.batch.batch_client import Endpoint, open_batch_client
 from gateway.batch.payload import TrainingJobCheck
+from gateway.batch.reconcile import ERRAND_CONNECTIONS
 from gateway.core.changes import Changes
 from gateway.core.errands import Errands
 from gateway.core.explanation import Explainer
@@ -53,8 +55,6 @@ Role = Literal["api", "forwarder", "all"]
 
 # At the end of the drain: a handler under way waits for the store at most this long.
 HANDLER_GRACE_SECONDS = 3.0
-# Looks, terminations and updates under way, per process and upstream.
-ERRANDS_AT_ONCE = 4
 
 
 class Part(Protocol):
@@ -141,7 +141,12 @@ class Gateway:
             parts.append(UpstreamNote(client, self._settings.store.prefix, [one.upstream for one in upstreams]))
             port = None
             if self._role != "forwarder":
-                port = await self._listen(opened, self._app(upstreams, watch))
+                rules = _share_rules(self._settings)
+                outlooks = {one.upstream.tag: Outlook(one.store, rules) for one in upstreams}
+                for outlook in outlooks.values():
+                    opened.push_async_callback(outlook.aclose)
+                port = await self._listen(opened, self._app(upstreams, outlooks, rules, watch))
+            gc.freeze()  # what is there by now stays: a collection that walks through it holds requests up for 50 ms
             self._tell_started(port)
             started(port or 0)
             await self._run_parts(parts, [one.hints for one in upstreams], stop, hurry or asyncio.Event())
@@ -225,7 +230,7 @@ class Gateway:
             store=ErrandQueue(client, upstream.keys, bounds=bounds),
             batch=batch.errands,
             journal=upstream.journal,
-            concurrency=ERRANDS_AT_ONCE,
+            concurrency=ERRAND_CONNECTIONS,
             lease_seconds=forward.lease_seconds,
         )
         return [
@@ -235,12 +240,12 @@ class Gateway:
             IndexSweep(upstream.index, retention_seconds=bounds.retention_seconds),
         ]
 
-    def _app(self, upstreams: list[OpenUpstream], watch: StoreWatch) -> web.Application:
+    def _app(
+        self, upstreams: list[OpenUpstream], outlooks: dict[str, Outlook], rules: ShareRules, watch: StoreWatch
+    ) -> web.Application:
         http = self._settings.http
         routes = Routes([one.upstream for one in upstreams])
         stores = {one.upstream.tag: one.store for one in upstreams}
-        rules = _share_rules(self._settings)
-        outlooks = {tag: Outlook(store, rules) for tag, store in stores.items()}
         intake = Intake(
             routes=routes,
             stores=stores,
@@ -274,7 +279,7 @@ class Gateway:
                 shares=stores,
                 upstreams=stores,
                 denials={one.upstream.tag: one.index for one in upstreams},
-                snapshots=stores,
+                outlooks=outlooks,
             ),
             decoder=decoder,
             authenticator=NoAuthentication(),

@@ -36,8 +36,8 @@ LEVELS = ("info", "warning", "error")
 # with its fields. `test_the_fields_of_the_upstream_are_those_that_the_store_tells` holds the first.
 SPREADS = {
     ("gateway/core/status.py", "await self._store.pace()"): {
-        "rate", "queued", "queued_bytes", "leased", "delayed", "forwarded", "throttled", "accepting", "forwarding",
-        "condition",
+        "rate", "queued", "queued_bytes", "leased", "delayed", "errands", "forwarded", "throttled", "accepting",
+        "forwarding", "condition",
     },
 }  # fmt: skip
 

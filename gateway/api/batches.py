@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from gateway.core.intake import Accepted
+    from gateway.core.submission import SubmissionRequest
 
 MAX_ITEMS = 500
 MAX_BATCH_BYTES = 8 * 1024 * 1024
+# With each script that the store runs for a batch: others come in between.
+ITEMS_AT_A_TIME = 50
 # Decoding a bad item takes up to ten milliseconds: after so long the loop gets a turn for other requests.
 TURN_SECONDS = 0.005
 # Each holds its body and what becomes of it, some 50 MB at the worst.
@@ -56,15 +59,9 @@ async def submit_batch(request: web.Request) -> web.Response:
         raise MalformedError("The header Idempotency-Key is for one submission; in a batch each has its clientToken.")
     deadline = deadline_of(request)
     items = _items(await json_object(request.clone(client_max_size=MAX_BATCH_BYTES)))
-    submitting = []
-    turn = time.perf_counter()
-    for item in items:
-        # begun in order, so that they arrive at the store in order; it takes those that wait together
-        submitting.append(asyncio.ensure_future(_submit(request, item, deadline)))
-        if time.perf_counter() - turn > TURN_SECONDS:
-            await asyncio.sleep(0)
-            turn = time.perf_counter()
-    results = await asyncio.gather(*submitting)
+    results: list[dict[str, Any]] = []
+    for start in range(0, len(items), ITEMS_AT_A_TIME):
+        results += await _submit(request, items[start : start + ITEMS_AT_A_TIME], deadline)
     told = request[Told.KEY]
     told.items, told.accepted = len(results), sum("submission" in result for result in results)
     return web.json_response({"results": results})
@@ -84,23 +81,39 @@ def _items(body: dict[str, Any]) -> list[Any]:
     return items
 
 
-async def _submit(request: web.Request, item: Any, deadline: datetime | None) -> dict[str, Any]:
-    """One item's result; whatever is wrong with it spoils no other."""
-    try:
-        asked = request.app[DECODER].request(item)
-        accepted = await request.app[INTAKE].submit(
-            asked, request[CALLER], traceparent=request.get(TRACEPARENT), deadline=deadline
+async def _submit(request: web.Request, items: list[Any], deadline: datetime | None) -> list[dict[str, Any]]:
+    """Their results; whatever is wrong with one spoils no other."""
+    decoded: list[SubmissionRequest | Exception] = []
+    turn = time.perf_counter()
+    for item in items:
+        try:
+            decoded.append(request.app[DECODER].request(item))
+        except Exception as error:  # noqa: BLE001 - a bug with one item must not hide what became of the others
+            decoded.append(error)
+        if time.perf_counter() - turn > TURN_SECONDS:
+            await asyncio.sleep(0)
+            turn = time.perf_counter()
+    accepted = iter(
+        await request.app[INTAKE].submit_many(
+            [one for one in decoded if not isinstance(one, Exception)],
+            request[CALLER],
+            traceparent=request.get(TRACEPARENT),
+            deadline=deadline,
         )
-        return await _result(request, accepted)
-    except Exception as error:  # noqa: BLE001 - a bug with one item must not hide what became of the others
-        if not isinstance(error, GatewayError):
-            request.app[LOG].error("unexpected_error", request_id=request[REQUEST_ID], exc_info=True)
-            error = GatewayError("Something failed that should not; the log has it by the request id.")
-        problem = problem_of(error)
-        result: dict[str, Any] = {"status": problem["status"], "problem": problem}
-        if error.retry_after_seconds is not None:
-            result["retryAfterSeconds"] = whole_seconds(error.retry_after_seconds)
-        return result
+    )
+    outcomes = [one if isinstance(one, Exception) else next(accepted) for one in decoded]
+    return [_problem(request, one) if isinstance(one, Exception) else await _result(request, one) for one in outcomes]
+
+
+def _problem(request: web.Request, error: Exception) -> dict[str, Any]:
+    if not isinstance(error, GatewayError):
+        request.app[LOG].error("unexpected_error", request_id=request[REQUEST_ID], exc_info=error)
+        error = GatewayError("Something failed that should not; the log has it by the request id.")
+    problem = problem_of(error)
+    result: dict[str, Any] = {"status": problem["status"], "problem": problem}
+    if error.retry_after_seconds is not None:
+        result["retryAfterSeconds"] = whole_seconds(error.retry_after_seconds)
+    return result
 
 
 async def _result(request: web.Request, accepted: Accepted) -> dict[str, Any]:

@@ -37,9 +37,10 @@ def deadline_of(request: web.Request) -> datetime | None:
     if values or not _RFC3339.fullmatch(text):
         raise MalformedError("The header Deadline must be one time as RFC 3339 has it, such as 2026-11-21T18:00:00Z.")
     try:
-        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+        deadline = datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         raise MalformedError("The header Deadline names no time that there is.") from None
+    return deadline.replace(microsecond=deadline.microsecond // 1000 * 1000)  # as the store has times
 
 
 def idempotency_key(request: web.Request) -> str | None:

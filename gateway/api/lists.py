@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gateway.api.bodies import known_query
 from gateway.api.codec import encode
-from gateway.api.keys import CALLER, INTAKE, LOOKUP
+from gateway.api.keys import CALLER, INTAKE, LOOKUP, ROUTES
 from gateway.core.errors import MalformedError
 from gateway.core.identity import SubmissionId
 from gateway.core.lookup import Filters
@@ -38,26 +38,29 @@ async def index(request: web.Request) -> web.Response:
     for name in query:
         if len(query.getall(name)) > 1:
             raise MalformedError(f"The query parameter {name} is there twice.")
-    try:
-        page = await request.app[LOOKUP].page(
-            _filters(query), request[CALLER], limit=_limit(query), before=_position(query)
-        )
-    except ValueError as error:
-        raise MalformedError(f"The query parameter jobQueue {error}.") from error
+    page = await request.app[LOOKUP].page(
+        _filters(request), request[CALLER], limit=_limit(query), before=_position(query)
+    )
     intake = request.app[INTAKE]
     items = [encode(await intake.with_forecast(submission)) for submission in page.items]
     return web.json_response({"items": items, "nextCursor": _cursor(page.after) if page.after else None})
 
 
-def _filters(query: Mapping[str, str]) -> Filters:
-    state, share = query.get("state"), query.get("share")
+def _filters(request: web.Request) -> Filters:
+    query = request.query
+    state, share, queue = query.get("state"), query.get("share"), query.get("jobQueue")
+    if queue is not None:
+        try:
+            request.app[ROUTES].resolve(queue)
+        except ValueError as error:
+            raise MalformedError(f"The query parameter jobQueue {error}.") from error
     if state is not None and state not in set(State):
         raise MalformedError(f"The query parameter state must be one of {', '.join(State)}.")
     if share is not None and not all(share.partition("/")):
         raise MalformedError("The query parameter share is written queue/share, as in training/vision.")
     return Filters(
         client_token=query.get("clientToken"),
-        job_queue=query.get("jobQueue"),
+        job_queue=queue,
         share=Share.parse(share) if share else None,
         state=State(state) if state else None,
     )

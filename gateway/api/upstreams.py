@@ -98,6 +98,7 @@ def _encode(upstream: Upstream, status: UpstreamStatus) -> dict[str, Any]:
         "queuedBytes": status.queued_bytes,
         "leased": status.leased,
         "delayed": status.delayed,
+        "errands": status.errands,
         "forwarded": status.forwarded,
         "throttled": status.throttled,
         "credentials": "held" if status.credentials_held else "ok",

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.batch.answers import MalformedAnswerError, name_in
 from gateway.batch.failures import answer_of
-from gateway.core.reconcile import CallFailedError, Candidate
+from gateway.core.reconcile import CallFailedError, Candidate, NamedJobs
 from gateway.core.submission import SUBMISSION_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-# Connections beyond those that submissions have: nothing here waits for a submission, or the other way round.
+# Connections beyond those that submissions have, and how many errands a process has in hand: nothing here waits for a
+# submission, or the other way round. Four use what Batch allows beside submissions.
 ERRAND_CONNECTIONS = 4
 # The most that Batch gives in a page.
 PAGE_JOBS = 100
@@ -40,8 +41,8 @@ class ErrandClient:
         self._call_timeout_seconds = call_timeout_seconds
         self._slots = asyncio.Semaphore(ERRAND_CONNECTIONS)
 
-    async def jobs_named(self, request: bytes, since: datetime) -> Sequence[str]:
-        """Ids of the jobs with the frozen request's queue and name created since then, newest first: of 3,000."""
+    async def jobs_named(self, request: bytes, since: datetime) -> NamedJobs:
+        """The jobs with the frozen request's queue and name created since then; of more than 3,000 not all."""
         since_ms = since.timestamp() * 1000
         found: list[str] = []
         with _failing_as_calls_do():
@@ -53,9 +54,9 @@ class ErrandClient:
                 newer = [job for job in jobs if not _is_before(job, since_ms)]
                 found += [name_in(job, "jobId") for job in newer if job["jobName"] == asked["jobName"]]
                 if len(newer) < len(jobs) or "nextToken" not in page:
-                    break  # newest first: past an older job, the rest is older still
+                    return _named(found)  # newest first: past an older job, the rest is older still
                 query["nextToken"] = _page_token(page)
-        return found
+        return _named(found, complete=False)
 
     async def candidate(self, job_id: str) -> Candidate:
         with _failing_as_calls_do():
@@ -79,6 +80,11 @@ class ErrandClient:
         async with asyncio.timeout(self._call_timeout_seconds), self._slots:
             answer: dict[str, Any] = await operation(**params)
         return answer
+
+
+def _named(ids: Sequence[str], *, complete: bool = True) -> NamedJobs:
+    """Pages move on while jobs are made: one may have been on two."""
+    return NamedJobs(ids=list(dict.fromkeys(ids)), complete=complete)
 
 
 @contextmanager

@@ -63,8 +63,8 @@ def cancel(ids: Sequence[str], url: str, *, reason: str | None, as_json: bool) -
 def redrive(ids: Sequence[str], url: str, *, as_json: bool) -> None:
     """Put rejected submissions back in line.
 
-    As if they arrived now, past all limits; their deadlines no longer count. An unknown one must be resolved first.
-    One that is refused does not stop the others.
+    As if they arrived now, past all limits; a deadline holds if it has not come yet. An unknown one must be resolved
+    first. One that is refused does not stop the others.
     """
     _each(ids, url, _Change(method="POST", action=("redrive",)), _placed, as_json=as_json)
 

@@ -61,11 +61,13 @@ class Changes:
     async def reprioritize(self, wanted: str, caller: Caller, priority: int) -> Changed:
         """Another place in the share's line, or an update that is owed to Batch now.
 
-        Raises NotFoundError, and AlreadyFinalError where no job will come of it or its job is to end.
+        Raises NotFoundError, AlreadyFinalError where no job will come of it, WrongStateError where it is to end.
         """
         before = await self._lookup.find(wanted, caller)
         change = await self._store(before).reprioritize(before.submission_id, priority)
         after = self._after(change, wanted)
+        if change.verdict == "final" and after.cancel and after.state in (State.QUEUED, State.FORWARDED):
+            raise WrongStateError("It is to end, and its priority counts no more.", after)
         if change.verdict == "final":
             raise AlreadyFinalError(after)
         return Changed(submission=await self._placed(after, caller), done=change.verdict == "placed")
@@ -77,18 +79,13 @@ class Changes:
         change = await self._store(before).redrive(before.submission_id)
         after = self._after(change, wanted)
         if change.verdict == "refused":
-            why = (
-                "It may be in Batch: resolve it first."
-                if after.state is State.UNKNOWN
-                else f"It is {after.state.value}; only rejected ones are put back in line."
-            )
-            raise WrongStateError(why, after)
+            raise WrongStateError(_why_no_redrive(after), after)
         return await self._placed(after, caller)
 
     async def resolve(self, wanted: str, caller: Caller, job_id: str | None) -> Submission:
-        """Say which job an unknown one has, or with None that there is none.
+        """Say which job an unknown one has, or with None that there is none; the latter closes a rejected one.
 
-        Raises ForbiddenError, NotFoundError, and WrongStateError where it is not unknown or the job is another's.
+        Raises ForbiddenError, NotFoundError, and WrongStateError where it is no dead letter or the job is another's.
         """
         caller.must_be_operator()
         before = await self._lookup.find(wanted, caller)
@@ -99,8 +96,9 @@ class Changes:
             raise WrongStateError(f"Job {job_id} is submission {change.owner}'s.", before)
         after = self._after(change, wanted)
         if change.verdict == "refused":
-            raise WrongStateError(f"It is {after.state.value}; only unknown ones are resolved.", after)
-        self._journal(after).tell_settled(after)
+            raise WrongStateError(f"It is {after.state.value}, and there is nothing to resolve.", after)
+        if before.state is not after.state:
+            self._journal(after).tell_settled(after)
         return after
 
     def _store(self, submission: Submission) -> ChangeStore:
@@ -119,3 +117,13 @@ class Changes:
         if submission.state is not State.QUEUED:
             return submission
         return await self._lookup.find(submission.submission_id, caller)
+
+
+def _why_no_redrive(submission: Submission) -> str:
+    if submission.state is State.UNKNOWN:
+        return "It may be in Batch: resolve it first."
+    if submission.state is not State.REJECTED:
+        return f"It is {submission.state.value}; only rejected ones are put back in line."
+    if submission.job_id:
+        return f"It turned out to have a job, {submission.job_id}."
+    return "It was closed, and what was asked is gone."

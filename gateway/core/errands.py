@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from gateway.core.attempt import AnswerKind
+from gateway.core.attempt import Answer, AnswerKind
 from gateway.core.backoff import full_jitter_seconds
 from gateway.core.errors import StoreUnavailableError
 from gateway.core.ports import ErrandEnd, ErrandReport, Wait
@@ -19,15 +19,16 @@ from gateway.core.reconcile import (
     LOOK_AFTER_SECONDS,
     CallFailedError,
     Candidate,
+    NamedJobs,
     own_job,
     possible_jobs,
 )
 from gateway.core.submission import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
-    from gateway.core.attempt import Answer
+    from gateway.core.identity import SubmissionId
     from gateway.core.journal import Journal
     from gateway.core.ports import Errand, ErrandCalls, ErrandStore
 
@@ -40,9 +41,13 @@ HELD_SECONDS = 60.0
 # Jobs of the same name that are no other submission's: past so many a person has to look.
 MAX_CANDIDATES = 50
 MAX_NAMED = 10
+# So often an errand is tried that Batch refuses, or denies us; some minutes with the pauses between.
+MOST_TRIES = 8
 # What Batch answers where it knows of no such job or queue, or the job has ended.
 NO_SUCH_THING = "ClientException"
 
+CUT_SHORT = ErrandReport(verdict="later")
+TOO_LONG = Answer(kind=AnswerKind.REFUSED, code="ErrandTimeout", message="Batch did not answer all of it in time.")
 DEFAULT_REASON = "Canceled through the gateway."
 
 
@@ -71,7 +76,7 @@ class Errands:
         async with asyncio.TaskGroup() as running:
             while not stop.is_set():
                 await self._slots.acquire()
-                got = await self._lease()
+                got = Wait(seconds=0, reason="stopping") if stop.is_set() else await self._lease()
                 if isinstance(got, Wait):
                     self._slots.release()
                     seconds = POLL_SECONDS if got.seconds is None else min(got.seconds, POLL_SECONDS)
@@ -82,15 +87,22 @@ class Errands:
 
     async def run_one(self, errand: Errand) -> ErrandEnd:
         """One errand, from lease to settlement."""
+        report = CUT_SHORT
         try:
-            async with asyncio.timeout(self._lease_seconds / 2):  # what runs longer, another process would do beside it
-                report = await self._report(errand)
-        except TimeoutError:
-            failure = Failure(code="ErrandTimeout", message="Batch did not answer in time.")
-            report = ErrandReport(verdict="later", delay_seconds=self._backoff_seconds(errand), failure=failure)
-        end = await self._settle(errand, report)
+            report = await self._report_in_time(errand)
+            end = await self._settle(errand, report)
+        except asyncio.CancelledError:  # the drain is over: its lease ends by itself, and another process asks again
+            self._journal.tell_errand(errand, report, ErrandEnd(verdict="unsettled"))
+            raise
         self._journal.tell_errand(errand, report, end)
         return end
+
+    async def _report_in_time(self, errand: Errand) -> ErrandReport:
+        try:
+            async with asyncio.timeout(self._lease_seconds / 2):  # what runs longer, another process would do beside it
+                return await self._report(errand)
+        except TimeoutError:
+            return self._failed(errand, TOO_LONG)
 
     async def _lease(self) -> Errand | Wait:
         try:
@@ -115,21 +127,25 @@ class Errands:
 
     async def _look(self, errand: Errand) -> ErrandReport:
         submission = errand.submission
+        wanted = submission.submission_id
         since = errand.maybe_sent_since - CLOCKS_DIFFER
-        named = await self._if_known(self._batch.jobs_named(submission.request, since)) or []
-        owners = await self._owners(named)
-        free = [job_id for job_id in named if owners.get(job_id, submission.submission_id) == submission.submission_id]
-        candidates = [
-            # one that Batch does not describe may be ours, for all that is known
-            await self._if_known(self._batch.candidate(job_id)) or Candidate(job_id=job_id, job_arn="", submission=None)
-            for job_id in free[:MAX_CANDIDATES]
-        ]
-        own = own_job(candidates, submission.submission_id)
+        named = await self._if_known(self._batch.jobs_named(submission.request, since)) or NamedJobs(ids=())
+        owners = await self._owners(named.ids)
+        free = [job_id for job_id in named.ids if owners.get(job_id, wanted) == wanted]
+        candidates = await asyncio.gather(*(self._candidate(job_id) for job_id in free[:MAX_CANDIDATES]))
+        own = own_job(candidates, wanted)
         if own:
             return ErrandReport(verdict="found", job_id=own.job_id, job_arn=own.job_arn)
         if errand.looks + 1 < len(LOOK_AFTER_SECONDS):  # Batch lists late at times: another one may be on its way
             return ErrandReport(verdict="looked", delay_seconds=LOOK_AFTER_SECONDS[errand.looks + 1])
-        return ErrandReport(verdict="unknown", failure=_verdict_of_looks(candidates, submission.submission_id))
+        complete = named.complete and len(free) <= MAX_CANDIDATES
+        failure = _verdict_of_looks(possible_jobs(candidates, wanted), complete=complete)
+        return ErrandReport(verdict="unknown", failure=failure)
+
+    async def _candidate(self, job_id: str) -> Candidate:
+        """One that Batch does not describe may be ours, for all that is known."""
+        described = await self._if_known(self._batch.candidate(job_id))
+        return described or Candidate(job_id=job_id, job_arn="", submission=None)
 
     async def _if_known(self, call: Awaitable[Answered]) -> Answered | None:
         """None where Batch knows of no such thing. Raises CallFailedError for all else that fails."""
@@ -140,15 +156,19 @@ class Errands:
                 return None
             raise
 
-    async def _owners(self, job_ids: Sequence[str]) -> Any:
+    async def _owners(self, job_ids: Sequence[str]) -> Mapping[str, SubmissionId]:
         while True:
             with suppress(StoreUnavailableError):
                 return await self._store.owners(job_ids)
             await asyncio.sleep(SETTLE_RETRY_SECONDS)
 
     def _failed(self, errand: Errand, answer: Answer) -> ErrandReport:
-        if errand.kind != "look" and _is_unknown(answer):  # what was asked has no object any more
-            return ErrandReport(verdict="done", failure=answer.failure)
+        """What follows from a call that failed. Outages, throttles and missing keys pass: these are waited for."""
+        if errand.tries + 1 >= MOST_TRIES:
+            if errand.kind == "look" and answer.kind in (AnswerKind.DENIED, AnswerKind.REFUSED):
+                return ErrandReport(verdict="unknown", failure=answer.failure)
+            if errand.kind != "look" and _is_unknown(answer):  # a job that has just been made may not be known at once
+                return ErrandReport(verdict="moot", failure=answer.failure)
         held = answer.kind in (AnswerKind.CREDENTIALS, AnswerKind.DENIED)
         delay = HELD_SECONDS if held else max(answer.wait_seconds, self._backoff_seconds(errand))
         return ErrandReport(verdict="later", delay_seconds=delay, failure=answer.failure)
@@ -168,15 +188,15 @@ def _is_unknown(answer: Answer) -> bool:
     return answer.kind is AnswerKind.REFUSED and answer.code == NO_SUCH_THING
 
 
-def _verdict_of_looks(candidates: Sequence[Candidate], wanted: Any) -> Failure:
-    possible = possible_jobs(candidates, wanted)
-    if not possible:
+def _verdict_of_looks(possible: Sequence[Candidate], *, complete: bool) -> Failure:
+    """For the person who must look now."""
+    if not possible and complete:
         return Failure(
             code="JobNotFound",
             message="A call may have made a job, and no job of this name and queue was found in Batch.",
         )
-    ids = ", ".join(one.job_id for one in possible[:MAX_NAMED])
+    named = ", ".join(one.job_id for one in possible[:MAX_NAMED])
     more = f" and {len(possible) - MAX_NAMED} more" if len(possible) > MAX_NAMED else ""
-    return Failure(
-        code="JobNotCertain", message=f"A call may have made a job, and these may be it, by their name: {ids}{more}."
-    )
+    these = f" These may be it, by their name: {named}{more}." if possible else ""
+    rest = "" if complete else " There are more jobs of this name than could be looked through."
+    return Failure(code="JobNotCertain", message=f"A call may have made a job.{these}{rest}")

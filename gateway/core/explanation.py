@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from gateway.core.forecast import shares_ahead
 from gateway.core.identity import TAG_CHARACTERS
-from gateway.core.outlook import Outlook
 from gateway.core.submission import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.core.forecast import Snapshot
-    from gateway.core.outlook import SnapshotStore
+    from gateway.core.outlook import Outlook
     from gateway.core.ports import DenialStore, ShareStatus, ShareStore, UpstreamStatus, UpstreamStore
     from gateway.core.share import Share
     from gateway.core.submission import Attempt, Submission
@@ -60,17 +59,17 @@ class Explainer:
         shares: Mapping[str, ShareStore],
         upstreams: Mapping[str, UpstreamStore],
         denials: Mapping[str, DenialStore],
-        snapshots: Mapping[str, SnapshotStore],
+        outlooks: Mapping[str, Outlook],
     ) -> None:
         self._shares = shares
         self._upstreams = upstreams
         self._denials = denials
-        self._snapshots = snapshots
+        self._outlooks = outlooks
 
     async def explain(self, submission: Submission) -> Explanation:
         """Raises StoreUnavailableError."""
         tag = submission.submission_id[:TAG_CHARACTERS]
-        outlook = Outlook(self._snapshots[tag])  # a fresh look: who asks for an explanation has just changed something
+        outlook = self._outlooks[tag]
         submission = await outlook.with_forecast(submission)
         share = await self._shares[tag].share(submission.share)
         upstream = await self._upstreams[tag].upstream()
@@ -91,7 +90,9 @@ def explain(
     queued = submission.state is State.QUEUED
     holds = _holds(submission, share, upstream, denied_until) if queued else []
     ahead: Mapping[Share, int] | None = None
-    if queued and snapshot is not None and submission.position:
+    if share.paused or not upstream.forwarding:  # as it is now; the forecast may be a second old
+        submission = replace(submission, estimated_forward_at=None)
+    elif queued and snapshot is not None and submission.position:
         ahead = shares_ahead(snapshot, submission.share, submission.position)
     calls_before = sum(ahead.values()) if ahead is not None else None
     named = sorted(((one, count) for one, count in (ahead or {}).items() if count), key=lambda pair: -pair[1])
@@ -170,6 +171,9 @@ def _ending(submission: Submission) -> str:
         owed = ", and is owed its termination" if submission.cancel else ""
         told = ", and was told to terminate it" if submission.terminated_at else owed
         return f"Batch has it as job {submission.job_id}{told}."
+    if submission.job_id:  # an answer that came too late
+        told = "was told to end it" if submission.terminated_at else "is owed its termination"
+        return f"It is {submission.state.value}; Batch made job {submission.job_id} of it all the same, and {told}."
     error = f": {submission.error.code}, {submission.error.message.rstrip('.')}" if submission.error else ""
     return {
         State.REJECTED: f"Batch refused it, and an operator can put it back in line{error}.",

@@ -11,6 +11,7 @@ import rfc8785
 from gateway.core.errors import (
     DuplicateRequestError,
     Finding,
+    GatewayError,
     InvalidSubmissionError,
     MalformedError,
     StoreUnavailableError,
@@ -28,13 +29,13 @@ from gateway.core.submission import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from gateway.core.caller import Caller
     from gateway.core.identity import Fingerprint
     from gateway.core.outlook import Outlook
-    from gateway.core.ports import AdmissionStore
+    from gateway.core.ports import Admission, AdmissionStore
     from gateway.core.share import ShareRules
     from gateway.core.upstream import Routes, Upstream
 
@@ -89,22 +90,36 @@ class Intake:
         """
         upstream, _ = self._routes.resolve(request.members["jobQueue"])
         new = self._prepared(request, upstream, caller, traceparent=traceparent, deadline=deadline)
-        store = self._stores[upstream.tag]
         try:
-            expected_at = None
-            if deadline is not None:
-                position = await store.position_of_next(new.share, new.priority)
-                expected_at = await self._outlooks[upstream.tag].expected_at(new.share, position)
-            admission = await store.admit(new, self._rules.limits(new.share), expected_at)
+            expected_at = await self._expected_at(upstream, new) if deadline else None
+            admission = await self._stores[upstream.tag].admit(new, self._rules.limits(new.share), expected_at)
         except StoreUnavailableError as error:
             raise error.about(new.submission_id, new.client_token) from error
-        submission = admission.submission
-        if admission.known:
-            if submission.fingerprint.total != new.fingerprint.total:
-                raise TokenReusedError(submission.fingerprint.differing(new.fingerprint), submission)
-            if self._duplicates == "reject":
-                raise DuplicateRequestError(submission)
-        return Accepted(submission=submission, replayed=admission.known, remaining=admission.remaining)
+        return self._accepted(new, admission)
+
+    async def submit_many(
+        self,
+        requests: Sequence[SubmissionRequest],
+        caller: Caller,
+        *,
+        traceparent: str | None = None,
+        deadline: datetime | None = None,
+    ) -> list[Accepted | Exception]:
+        """What `submit` would answer or raise for each, one after another, with few round trips to the store."""
+        results: list[Accepted | Exception] = [GatewayError()] * len(requests)
+        lines: dict[str, list[tuple[int, NewSubmission]]] = {}
+        for number, request in enumerate(requests):
+            upstream, _ = self._routes.resolve(request.members["jobQueue"])
+            try:
+                new = self._prepared(request, upstream, caller, traceparent=traceparent, deadline=deadline)
+            except Exception as error:  # noqa: BLE001 - a bug with one must not hide what became of the others
+                results[number] = error
+            else:
+                lines.setdefault(upstream.tag, []).append((number, new))
+        for tag, line in lines.items():
+            for number, result in await self._admitted(tag, line):
+                results[number] = result
+        return results
 
     async def check(self, request: SubmissionRequest, caller: Caller) -> NewSubmission:
         """All that `submit` checks but the limits, which say nothing of later; nothing is written.
@@ -121,6 +136,47 @@ class Intake:
     async def with_forecast(self, submission: Submission) -> Submission:
         """With `estimated_forward_at` where it is queued and that can be said."""
         return await self._outlooks[submission.submission_id[:TAG_CHARACTERS]].with_forecast(submission)
+
+    async def _admitted(
+        self, tag: str, line: Sequence[tuple[int, NewSubmission]]
+    ) -> list[tuple[int, Accepted | Exception]]:
+        """One upstream's part of many, each by its number."""
+        upstream = next(one for one in self._routes if one.tag == tag)
+        found: list[tuple[int, Accepted | Exception]] = []
+        try:
+            asked = []
+            for place, (_, new) in enumerate(line):
+                expected_at = None
+                if new.deadline:
+                    behind = sum(one.share == new.share and one.priority >= new.priority for _, one in line[:place])
+                    expected_at = await self._expected_at(upstream, new, behind=behind)
+                asked.append((new, self._rules.limits(new.share), expected_at))
+            admissions = await self._stores[tag].admit_many(asked)
+        except StoreUnavailableError as error:
+            return [(number, error.about(new.submission_id, new.client_token)) for number, new in line]
+        for (number, new), admission in zip(line, admissions, strict=True):
+            try:
+                found.append((number, self._accepted(new, admission)))
+            except GatewayError as error:
+                found.append((number, error))
+        return found
+
+    def _accepted(self, new: NewSubmission, admission: Admission | Exception) -> Accepted:
+        """Raises the refusal, and TokenReusedError and DuplicateRequestError."""
+        if isinstance(admission, Exception):
+            raise admission
+        submission = admission.submission
+        if admission.known:
+            if submission.fingerprint.total != new.fingerprint.total:
+                raise TokenReusedError(submission.fingerprint.differing(new.fingerprint), submission)
+            if self._duplicates == "reject":
+                raise DuplicateRequestError(submission)
+        return Accepted(submission=submission, replayed=admission.known, remaining=admission.remaining)
+
+    async def _expected_at(self, upstream: Upstream, new: NewSubmission, *, behind: int = 0) -> datetime | None:
+        """When it would go to Batch, behind so many that arrive with it."""
+        position = await self._stores[upstream.tag].position_of_next(new.share, new.priority)
+        return await self._outlooks[upstream.tag].expected_at(new.share, position + behind)
 
     def _prepared(
         self,

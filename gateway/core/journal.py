@@ -59,22 +59,26 @@ class Journal:
     def tell_errand(self, errand: Errand, report: ErrandReport, end: ErrandEnd) -> None:
         """What Batch was asked for a submission beside submitting it, and what came of it."""
         before, failure = errand.submission, report.failure
-        self._log.info(
-            "errand",
-            upstream=self._upstream,
-            submission_id=before.submission_id,
-            share=str(before.share),
-            principal=before.principal,
-            trace_id=before.trace_id,
-            kind=errand.kind,
-            outcome=report.verdict,
-            verdict=end.verdict,
-            lease=errand.number,
-            looks=errand.looks,
-            job_id=report.job_id or before.job_id,
-            error_code=failure.code if failure else None,
-            error_message=failure.message if failure else None,
-        )
+        told = {
+            "upstream": self._upstream,
+            "submission_id": before.submission_id,
+            "share": str(before.share),
+            "principal": before.principal,
+            "trace_id": before.trace_id,
+            "kind": errand.kind,
+            "outcome": report.verdict,
+            "verdict": end.verdict,
+            "lease": errand.number,
+            "looks": errand.looks,
+            "tries": errand.tries,
+            "job_id": report.job_id or before.job_id,
+            "error_code": failure.code if failure else None,
+            "error_message": failure.message if failure else None,
+        }
+        if failure:
+            self._log.warning("errand", **told)
+        else:
+            self._log.info("errand", **told)
         if end.verdict == "settled" and end.submission and report.verdict in ("found", "unknown"):
             self.tell_settled(end.submission)
 

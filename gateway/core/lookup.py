@@ -73,9 +73,10 @@ class Lookup:
 
     async def find(self, wanted: str, caller: Caller) -> Submission:
         """By submissionId, or by Batch's job id or ARN. Raises NotFoundError, for another namespace's ones too."""
-        for one in [await self._by_submission_id(wanted), await self._by_job(wanted)]:
-            if one is not None and caller.sees(one):
-                return one
+        for look in (self._by_submission_id, self._by_job):
+            found = await look(wanted)
+            if found is not None and caller.sees(found):
+                return found
         raise NotFoundError(f"No submission {wanted[:256]} is known here.")
 
     async def find_settled(self, submission: Submission, caller: Caller, seconds: float) -> Submission:

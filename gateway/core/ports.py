@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
     from gateway.core.attempt import Answer, Leased, Report
     from gateway.core.errors import Finding
-    from gateway.core.forecast import Snapshot
     from gateway.core.identity import SubmissionId
-    from gateway.core.reconcile import Candidate
+    from gateway.core.reconcile import Candidate, NamedJobs
     from gateway.core.share import Share, ShareLimits
     from gateway.core.submission import Failure, NewSubmission, Submission
 
@@ -107,10 +106,10 @@ class ErrandReport:
     """How an errand ended.
 
     `found` a job; `looked` and found none, again after `delay_seconds`; `unknown`: given up, with the reason; `done`:
-    Batch took it; `later`: the call failed, again after `delay_seconds`.
+    Batch took it; `moot`: Batch refuses it for good; `later`: the call failed, again after `delay_seconds`.
     """
 
-    verdict: Literal["found", "looked", "unknown", "done", "later"]
+    verdict: Literal["found", "looked", "unknown", "done", "moot", "later"]
     delay_seconds: float = 0.0
     job_id: str | None = None
     job_arn: str | None = None
@@ -131,11 +130,14 @@ class AdmissionStore(Protocol):
     async def admit(self, new: NewSubmission, limits: ShareLimits, expected_at: datetime | None) -> Admission:
         """`expected_at` is when it would go to Batch, as far as that is known: its deadline is held against it."""
 
+    async def admit_many(
+        self, asked: Sequence[tuple[NewSubmission, ShareLimits, datetime | None]]
+    ) -> list[Admission | Exception]:
+        """As `admit`, in order, with few round trips: a refusal is one item's answer, and raised for none."""
+
     async def get(self, submission_id: SubmissionId) -> Submission | None: ...
     async def position_of_next(self, share: Share, priority: int) -> int:
         """The position, from 1, that a submission would have which arrived in the share now."""
-
-    async def snapshot(self) -> Snapshot: ...
 
 
 class LookupStore(Protocol):
@@ -222,8 +224,9 @@ class UpstreamStatus:
     """An upstream as the fleet sees it; rates in calls a second, what is queued, leased and delayed in submissions.
 
     `rate` is what may be called at most, `pace` what is called now. `held_until` is when calls go on where Batch or
-    failing credentials hold them. `throttled` counts calls; `denied_pairs` are queues with a role that IAM denies now.
-    `overrides` are what operators set over the settings, by member name of the HTTP face.
+    failing credentials hold them. `errands` are looks, terminations and updates that are owed; `throttled` counts
+    calls; `denied_pairs` are queues with a role that IAM denies now. `overrides` are what operators set over the
+    settings, by member name of the HTTP face.
     """
 
     rate: float
@@ -236,6 +239,7 @@ class UpstreamStatus:
     queued_bytes: int
     leased: int
     delayed: int
+    errands: int
     forwarded: int
     throttled: int
     credentials_held: bool
@@ -255,8 +259,8 @@ class ErrandCalls(Protocol):
     All raise CallFailedError for whatever the network or Batch does.
     """
 
-    async def jobs_named(self, request: bytes, since: datetime) -> Sequence[str]:
-        """Ids of the jobs with the frozen request's queue and name created since then, newest first."""
+    async def jobs_named(self, request: bytes, since: datetime) -> NamedJobs:
+        """The jobs with the frozen request's queue and name created since then."""
 
     async def candidate(self, job_id: str) -> Candidate:
         """A job with the submission that its tag names."""

@@ -27,6 +27,14 @@ class CallFailedError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NamedJobs:
+    """Ids of jobs of one queue and name, newest first, each once; `complete` where these are all."""
+
+    ids: Sequence[str]
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A job of the right queue and name; `submission` is what its tag says, None without the tag."""
 

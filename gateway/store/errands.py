@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from gateway.store.bounds import StoreBounds
     from gateway.store.keys import Keys
 
-# Of the 50 calls a second that Batch allows beside submissions, a look takes two or more; most belong to readers.
-ERRANDS_PER_SECOND = 5.0
+# Of the 50 calls a second that Batch allows beside submissions readers have 30. A termination or update is one call, a
+# look two as a rule.
+ERRANDS_PER_SECOND = 10.0
 # How many answers in a row may say that nothing was owed after all.
 LEASE_ROUNDS = 20
 

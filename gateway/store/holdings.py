@@ -61,6 +61,12 @@ async def moved_queues(client: Redis, prefix: str, routes: Routes) -> list[str]:
     with store_errors():
         for upstream in await _known(client, prefix, routes):
             keys = Keys(prefix, upstream.tag)
+            owed = await client.zcard(keys.errands)
+            if owed and upstream.tag not in {one.tag for one in routes}:
+                found.append(
+                    f"upstream: {upstream.name} ({upstream.account}, {upstream.region}) is gone from the settings, and "
+                    f"{owed} looks, terminations or updates are still owed there; let them be done first"
+                )
             for queue, shares in sorted((await _backlog(client, keys)).items()):
                 move = move_of(upstream, queue, routes)
                 if move and (not move.by_arn_it_stays or await _any_by_name(client, keys, queue, list(shares))):

@@ -37,7 +37,7 @@ class Keys:
 
     @property
     def backlog(self) -> str:
-        """Zset of shares by how many submissions they have queued: ready, delayed or leased."""
+        """Zset of shares by how many submissions they have queued, wherever these stand."""
         return self.root + "backlog"
 
     @property

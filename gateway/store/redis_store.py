@@ -26,7 +26,7 @@ from gateway.store.upstream_status import OVERRIDES as UPSTREAM_OVERRIDES
 from gateway.store.upstream_status import upstream_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from redis.asyncio import Redis
@@ -69,22 +69,25 @@ class RedisStore:
         self._bounds = bounds
         self._promise = promise
         self._scripts = Scripts()
-        self._admissions = GroupCommit(
-            AdmissionFlush(client, keys, self._scripts, bounds=bounds, rate=pace.rate), most=MOST_AT_ONCE
-        )
+        self._flush = AdmissionFlush(client, keys, self._scripts, bounds=bounds, rate=pace.rate)
+        self._admissions = GroupCommit(self._flush, most=MOST_AT_ONCE)
 
     async def admit(self, new: NewSubmission, limits: ShareLimits, expected_at: datetime | None = None) -> Admission:
         """Accepted together with what else arrives now; raises as AdmissionStore says."""
-        broken = self._promise()
-        if broken:
-            raise StoreUnavailableError(" ".join(broken))
+        self._keeps_promise()
         admission = await self._admissions.add((new, limits, expected_at))
-        submission = admission.submission
-        if admission.known and submission.state is State.QUEUED and submission.position is None:
-            # it stands in no line now, or in another share's
-            submission = await self.get(new.submission_id) or submission
-            return replace(admission, submission=submission)
-        return admission
+        return await self._placed(admission)
+
+    async def admit_many(
+        self, asked: Sequence[tuple[NewSubmission, ShareLimits, datetime | None]]
+    ) -> list[Admission | Exception]:
+        """An admission or a refusal each, in order; at most fifty with a script."""
+        self._keeps_promise()
+        return [
+            await self._placed(one) if isinstance(one, Admission) else one
+            for start in range(0, len(asked), MOST_AT_ONCE)
+            for one in await self._flush(asked[start : start + MOST_AT_ONCE])
+        ]
 
     async def get(self, submission_id: SubmissionId) -> Submission | None:
         if not submission_id.startswith(self._keys.tag):
@@ -257,9 +260,22 @@ class RedisStore:
             "queued_bytes": status.queued_bytes,
             "leased": status.leased,
             "delayed": status.delayed,
+            "errands": status.errands,
             "forwarded": status.forwarded,
             "throttled": status.throttled,
             "accepting": status.accepting,
             "forwarding": status.forwarding,
             "condition": status.condition,
         }
+
+    def _keeps_promise(self) -> None:
+        broken = self._promise()
+        if broken:
+            raise StoreUnavailableError(" ".join(broken))
+
+    async def _placed(self, admission: Admission) -> Admission:
+        """With the position of one that was known and stands in no line now, or in another share's."""
+        submission = admission.submission
+        if admission.known and submission.state is State.QUEUED and submission.position is None:
+            return replace(admission, submission=await self.get(submission.submission_id) or submission)
+        return admission

@@ -31,6 +31,7 @@ class IndexSweep:
         while not stop.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), EVERY_SECONDS)
+                return
             with suppress(StoreUnavailableError):  # the store's own watch tells of it
                 await self.sweep()
 

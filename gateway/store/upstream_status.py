@@ -25,8 +25,9 @@ async def upstream_status(client: Any, keys: Keys, rate: float) -> UpstreamStatu
         asked.hmget(keys.upstream, _NUMBERS)
         asked.zcard(keys.leased)
         asked.zcard(keys.delayed)
+        asked.zcard(keys.errands)
         asked.hvals(keys.denied)
-        (seconds, microseconds), switches, numbers, leased, delayed, denied = await asked.execute()
+        (seconds, microseconds), switches, numbers, leased, delayed, errands, denied = await asked.execute()
     now = float(seconds) + float(microseconds) / 1e6
     accepting, forwarding, outage, *overrides = switches
     number = {name: float(value or 0) for name, value in zip(_NUMBERS, numbers, strict=True)}
@@ -47,6 +48,7 @@ async def upstream_status(client: Any, keys: Keys, rate: float) -> UpstreamStatu
         queued_bytes=int(number["bytes"]),
         leased=leased,
         delayed=delayed,
+        errands=errands,
         forwarded=int(number["passed"]),
         throttled=int(number["throttled"]),
         credentials_held=held_until > now,

@@ -43,6 +43,7 @@ async def test_every_upstream_is_listed_as_it_stands(gateway: InProcessGateway) 
                 "queuedBytes": 0,
                 "leased": 0,
                 "delayed": 0,
+                "errands": 0,
                 "forwarded": 0,
                 "throttled": 0,
                 "credentials": "ok",

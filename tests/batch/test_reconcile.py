@@ -103,28 +103,28 @@ async def test_jobs_are_found_by_queue_and_exact_name_newest_first(rig: Rig, bat
     await submitted(batch, "FIRST")
     await submitted(batch, "first-2")
     await submitted(batch, clientToken="elsewhere", jobQueue="other")
-    assert await batch.errands.jobs_named(frozen(), now_of(rig)) == [second, first]
+    assert (await batch.errands.jobs_named(frozen(), now_of(rig))).ids == [second, first]
     arn = "arn:aws:batch:us-east-1:123456789012:job-queue/training"
-    assert await batch.errands.jobs_named(frozen(jobQueue=arn), now_of(rig)) == [second, first]
+    assert (await batch.errands.jobs_named(frozen(jobQueue=arn), now_of(rig))).ids == [second, first]
 
 
 async def test_a_name_that_ends_in_a_star_finds_no_other_names(batch: BatchClient) -> None:
     await submitted(batch, "first-2")
-    assert await batch.errands.jobs_named(frozen(jobName="first*"), LONG_AGO) == []
+    assert (await batch.errands.jobs_named(frozen(jobName="first*"), LONG_AGO)).ids == []
 
 
 async def test_jobs_created_before_are_left_out(rig: Rig, batch: BatchClient) -> None:
     await submitted(batch, clientToken="before")
     rig.clock.advance(1)
     (after,) = await submitted(batch, clientToken="after")
-    assert await batch.errands.jobs_named(frozen(), now_of(rig)) == [after]
-    assert await batch.errands.jobs_named(frozen(), now_of(rig) + timedelta(milliseconds=1)) == []
+    assert (await batch.errands.jobs_named(frozen(), now_of(rig))).ids == [after]
+    assert (await batch.errands.jobs_named(frozen(), now_of(rig) + timedelta(milliseconds=1))).ids == []
 
 
 async def test_a_job_on_a_later_page_is_found(rig: Rig, batch: BatchClient) -> None:
     (ours,) = await submitted(batch)
     await submitted(batch, "First", count=100)
-    assert await batch.errands.jobs_named(frozen(), LONG_AGO) == [ours]
+    assert (await batch.errands.jobs_named(frozen(), LONG_AGO)).ids == [ours]
     assert calls_of(rig, "ListServiceJobs") == 2
 
 
@@ -132,13 +132,13 @@ async def test_after_the_first_older_job_no_page_is_asked_for(rig: Rig, batch: B
     await submitted(batch, count=100)
     rig.clock.advance(1)
     (ours,) = await submitted(batch, clientToken="ours")
-    assert await batch.errands.jobs_named(frozen(), now_of(rig)) == [ours]
+    assert (await batch.errands.jobs_named(frozen(), now_of(rig))).ids == [ours]
     assert calls_of(rig, "ListServiceJobs") == 1
 
 
 async def test_a_name_that_a_whole_sweep_has_is_listed_to_its_end(rig: Rig, batch: BatchClient) -> None:
     ids = await submitted(batch, count=250)
-    assert await batch.errands.jobs_named(frozen(), LONG_AGO) == ids[::-1]
+    assert (await batch.errands.jobs_named(frozen(), LONG_AGO)).ids == ids[::-1]
     assert calls_of(rig, "ListServiceJobs") == 3
 
 
@@ -146,14 +146,14 @@ async def test_a_name_that_a_whole_sweep_has_is_listed_to_its_end(rig: Rig, batc
 async def test_pages_without_end_end(jobs: list[dict[str, Any]]) -> None:
     seen: list[Asked] = []
     async with peer(recording(seen, lambda _: {"jobSummaryList": jobs, "nextToken": "on"})) as url, client_of(url) as b:
-        assert await b.errands.jobs_named(frozen(), LONG_AGO) == []
+        assert (await b.errands.jobs_named(frozen(), LONG_AGO)).ids == []
     assert [one.json.get("nextToken") for one in seen] == [None, *["on"] * (MAX_PAGES - 1)]
 
 
 async def test_a_job_without_a_time_may_be_ours() -> None:
     timeless = {name: value for name, value in JOB.items() if name != "createdAt"}
     async with peer(recording([], lambda _: {"jobSummaryList": [timeless]})) as url, client_of(url) as batch:
-        assert await batch.errands.jobs_named(frozen(), now_of_wall()) == ["J"]
+        assert (await batch.errands.jobs_named(frozen(), now_of_wall())).ids == ["J"]
 
 
 def now_of_wall() -> datetime:

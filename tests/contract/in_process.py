@@ -208,7 +208,7 @@ async def in_process_gateway(
             shares={upstream.tag: store},
             upstreams={upstream.tag: store},
             denials={upstream.tag: index},
-            snapshots={upstream.tag: store},
+            outlooks=outlooks,
         ),
         changes=Changes(
             routes=routes,

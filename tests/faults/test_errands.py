@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.core.attempt import Answer, AnswerKind, Verdict
-from gateway.core.errands import MAX_CANDIDATES, Errands
+from gateway.core.errands import MAX_CANDIDATES, MOST_TRIES, Errands
 from gateway.core.journal import Journal
 from gateway.core.ports import Errand, Wait
-from gateway.core.reconcile import LOOK_AFTER_SECONDS, CallFailedError, Candidate
+from gateway.core.reconcile import LOOK_AFTER_SECONDS, CallFailedError, Candidate, NamedJobs
 from gateway.core.submission import State, Submission
 from tests.core.fakes import ListLog
 from tests.faults.test_forwarding import NoJitter
 from tests.store.world import World, forwarded, refused, unclear
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from redis.asyncio import Redis
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 GONE = Answer(kind=AnswerKind.REFUSED, code="ClientException", message="no such job")
 BAD_PARAMS = Answer(kind=AnswerKind.REFUSED, code="ParamValidationError", message="odd")
 SLOW_DOWN = Answer(kind=AnswerKind.THROTTLED, code="TooManyRequestsException", wait_seconds=7.0)
+DENIED = Answer(kind=AnswerKind.DENIED, code="AccessDeniedException")
 NO_KEYS = Answer(kind=AnswerKind.CREDENTIALS, code="ExpiredToken")
 LOST = Answer(kind=AnswerKind.UNCLEAR, code="ReadTimeoutError")
 
@@ -40,16 +40,17 @@ class ScriptedErrands:
     failures: list[Answer] = field(default_factory=list)
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     since: datetime | None = None
+    complete: bool = True
 
     def _fail(self, *call: Any) -> None:
         self.calls.append(call)
         if self.failures:
             raise CallFailedError(self.failures.pop(0))
 
-    async def jobs_named(self, request: bytes, since: datetime) -> Sequence[str]:
+    async def jobs_named(self, request: bytes, since: datetime) -> NamedJobs:
         self._fail("list", request)
         self.since = since
-        return list(self.jobs)
+        return NamedJobs(ids=list(self.jobs), complete=self.complete)
 
     async def candidate(self, job_id: str) -> Candidate:
         self._fail("describe", job_id)
@@ -186,6 +187,38 @@ async def test_a_sweep_of_one_name_hides_no_job(bench: Bench) -> None:
     assert (await bench.show(one)).job_id == "ours"
 
 
+@pytest.mark.parametrize("failure", [DENIED, BAD_PARAMS])
+async def test_looks_that_batch_never_lets_us_have_end_for_a_person(bench: Bench, failure: Answer) -> None:
+    one = await bench.lost()
+    bench.batch.failures = [failure] * MOST_TRIES
+    for _ in range(MOST_TRIES):
+        await bench.step()
+    found = await bench.show(one)
+    assert found.state is State.UNKNOWN
+    assert found.error is not None
+    assert found.error.code == failure.code
+
+
+async def test_an_outage_ends_no_look_however_long_it_lasts(bench: Bench) -> None:
+    one = await bench.lost()
+    bench.batch.failures = [LOST] * 3 * MOST_TRIES
+    for _ in range(3 * MOST_TRIES):
+        await bench.step()
+    assert (await bench.show(one)).state is State.QUEUED
+
+
+@pytest.mark.parametrize("unowned", [False, True])
+async def test_looks_that_were_cut_short_do_not_say_that_there_is_no_job(bench: Bench, *, unowned: bool) -> None:
+    one = await bench.lost()
+    bench.batch.complete = unowned
+    bench.batch.jobs = {f"job-{number}": "theirs" for number in range(MAX_CANDIDATES + 1 if unowned else 1)}
+    for _ in LOOK_AFTER_SECONDS:
+        await bench.step()
+    found = await bench.show(one)
+    assert found.error is not None
+    assert (found.state, found.error.code) == (State.UNKNOWN, "JobNotCertain")
+
+
 @pytest.mark.parametrize("failure", [SLOW_DOWN, NO_KEYS, LOST, BAD_PARAMS])
 async def test_a_look_that_batch_does_not_answer_is_no_look(bench: Bench, failure: Answer) -> None:
     one = await bench.lost()
@@ -261,15 +294,29 @@ async def test_a_termination_is_asked_again_until_batch_has_answered(
     assert await bench.nothing_owed()
 
 
-async def test_a_job_that_batch_does_not_know_any_more_is_owed_nothing(bench: Bench) -> None:
+async def test_a_termination_that_batch_refuses_for_good_is_given_up_and_never_called_done(bench: Bench) -> None:
+    (one,) = await bench.world.queue(1)
+    await bench.world.attempt(forwarded("ours"))
+    await bench.world.changes.cancel(one, "")
+    bench.batch.failures = [GONE] * MOST_TRIES
+    for _ in range(MOST_TRIES):
+        await bench.step()
+    assert await bench.nothing_owed()
+    assert [line["outcome"] for line in bench.log.of("errand")] == ["later"] * (MOST_TRIES - 1) + ["moot"]
+    assert (await bench.show(one)).terminated_at is None
+    assert (await bench.world.changes.cancel(one, "")).verdict == "requested", "who asks again is heard again"
+    await bench.step()
+    assert (await bench.show(one)).terminated_at is not None
+
+
+async def test_a_job_that_batch_does_not_know_at_once_is_terminated_a_moment_later(bench: Bench) -> None:
     (one,) = await bench.world.queue(1)
     await bench.world.attempt(forwarded("ours"))
     await bench.world.changes.cancel(one, "")
     bench.batch.failures = [GONE]
     await bench.step()
-    assert await bench.nothing_owed()
-    (line,) = bench.log.of("errand")
-    assert (line["outcome"], line["error_code"]) == ("done", "ClientException")
+    await bench.step()
+    assert (await bench.show(one)).terminated_at is not None
 
 
 async def test_batch_is_told_the_priority_as_it_is_when_it_is_told(bench: Bench) -> None:

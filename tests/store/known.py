@@ -39,8 +39,14 @@ class Known:
     terminate: bool = False
     update: bool = False
     terminated: bool = False
+    moot: bool = False  # Batch refused to terminate it
     errand: int | None = None  # the number of the current one
+    closed: bool = False
     expires: int | None = None
+
+    @property
+    def is_dead_letter(self) -> bool:
+        return self.state in DEAD_LETTERS and self.job_id is None and not self.closed
 
     @property
     def owes(self) -> bool:
@@ -54,7 +60,7 @@ class Known:
         """What every final record is written with."""
         self.state = state
         self.lease, self.errand, self.look, self.deadline_ahead = None, None, False, False
-        self.expires = None if self.owes or state in DEAD_LETTERS else now + RETENTION_MS
+        self.expires = None if self.owes or self.is_dead_letter else now + RETENTION_MS
 
     def get_job(self, job_id: str, now: int) -> None:
         """Batch has a job of it; one that ended without it keeps that end."""
@@ -78,12 +84,13 @@ def agrees(wanted: SubmissionId, one: Known, expiry: int, value: bytes, owner: b
     assert [bool(mark) for mark in marks] == [one.look, one.terminate, one.update, one.errand is not None]
     assert (submission.settled_at is not None) == (one.state != "queued")
     assert one.lease is None or record["lease"] == one.lease
-    assert (expiry == -1) == (one.state == "queued" or one.state in DEAD_LETTERS or one.owes)
-    assert bool(submission.request) == (one.state == "queued" or one.state in DEAD_LETTERS)
+    assert (expiry == -1) == (one.state == "queued" or one.is_dead_letter or one.owes)
+    assert bool(submission.request) == (one.state == "queued" or one.is_dead_letter)
     assert one.job_id is None or owner == wanted.encode()
     assert not one.look or one.sent
     assert one.state not in ("canceled", "expired") or not one.sent
     assert one.state != "forwarded" or (one.job_id is not None and not one.look)
-    assert one.job_id is None or one.state == "forwarded" or one.terminate or one.terminated
-    assert not (one.state == "forwarded" and one.cancel) or one.terminate or one.terminated
+    ends = one.terminate or one.terminated or one.moot
+    assert one.job_id is None or one.state == "forwarded" or ends
+    assert not (one.state == "forwarded" and one.cancel) or ends
     return record

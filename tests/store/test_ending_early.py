@@ -413,12 +413,12 @@ async def test_what_may_be_in_batch_and_stands_ready_is_looked_for(world: World,
 
 
 @either_way
-async def test_a_verdict_of_unknown_stays_unknown(world: World, end: End) -> None:
+async def test_one_that_was_given_up_and_is_to_end_is_looked_for_first(world: World, end: End) -> None:
     leased = await called_again(world)
     await end(world, leased.submission.submission_id)
     settlement = await world.settle(leased, refused(maybe_sent=True))
-    assert settlement.submission.state is State.UNKNOWN
     assert settlement.submission.request
+    await is_looked_for(world, leased.submission.submission_id)
 
 
 @either_way

@@ -49,8 +49,8 @@ reports = st.builds(
 )
 ERRAND_VERDICTS: dict[str, tuple[Any, ...]] = {
     "look": ("found", "found", "looked", "unknown", "later"),
-    "terminate": ("done", "done", "later"),
-    "update": ("done", "done", "later"),
+    "terminate": ("done", "done", "moot", "later"),
+    "update": ("done", "done", "moot", "later"),
 }
 
 
@@ -269,14 +269,14 @@ class Lifecycle(RuleBasedStateMachine):
         match report.verdict:
             case Verdict.RECONCILE:
                 one.look = True
-            case Verdict.UNKNOWN:
-                one.end("unknown", self.now)
             case Verdict.REJECT:
                 one.end(one.early_end if one.cancel else "rejected", self.now)
-            case Verdict.RETRY if one.cancel and one.sent:
+            case _ if one.cancel and one.sent:
                 one.look = True
-            case Verdict.RETRY if one.cancel:
+            case _ if one.cancel:
                 one.end(one.early_end, self.now)
+            case Verdict.UNKNOWN:
+                one.end("unknown", self.now)
             case Verdict.RETRY if state != "queued":
                 assert charged
                 one.end("unknown" if one.sent else "rejected", self.now)
@@ -284,11 +284,11 @@ class Lifecycle(RuleBasedStateMachine):
     def cancel(self) -> None:
         wanted, one = self.one_of("queued", "forwarded")
         cancel = self.world.changes.cancel(wanted, "why")
-        if one.state == "canceled" or one.terminated:
+        if one.state == "canceled" or (one.state == "forwarded" and one.terminated):
             assert self.unchanged(cancel).verdict == "done"
         elif one.state not in ("queued", "forwarded"):
             assert self.unchanged(cancel).verdict == "final"
-        elif one.cancel:
+        elif one.cancel and (one.state == "queued" or one.terminate):
             assert self.unchanged(cancel).verdict == "pending"
         else:
             one.cancel = "caller"
@@ -319,7 +319,7 @@ class Lifecycle(RuleBasedStateMachine):
     def redrive(self) -> None:
         wanted, one = self.one_of("rejected")
         redrive = self.world.changes.redrive(wanted)
-        if one.state != "rejected" or one.sent or one.job_id:
+        if one.state != "rejected" or one.sent or not one.is_dead_letter:
             assert self.unchanged(redrive).verdict == "refused"
             return
         assert self.run(redrive).verdict == "queued"
@@ -327,10 +327,12 @@ class Lifecycle(RuleBasedStateMachine):
         one.deadline_ahead = one.deadline is not None and one.deadline > self.now
 
     def resolve(self) -> None:
-        wanted, one = self.one_of("unknown")
+        wanted, one = self.one_of("unknown", "rejected")
         job_id = self.draw(None, self._job(wanted))
         resolve = self.world.changes.resolve(wanted, job_id, "arn")
-        if one.state != "unknown":
+        if job_id and one.job_id == job_id:
+            assert self.unchanged(resolve).verdict == "same"
+        elif not one.is_dead_letter or (one.state == "rejected" and job_id):
             assert self.unchanged(resolve).verdict == "refused"
         elif job_id and job_id != f"job-{wanted}":
             change = self.unchanged(resolve)
@@ -340,8 +342,9 @@ class Lifecycle(RuleBasedStateMachine):
             one.sent = False
             if job_id:
                 one.get_job(job_id, self.now)
-            else:
-                one.end(one.early_end if one.cancel else "rejected", self.now)
+                return
+            one.closed = one.state == "rejected"
+            one.end(one.early_end if one.cancel and not one.closed else "rejected", self.now)
 
     def _job(self, wanted: SubmissionId) -> str:
         """Its own job, or another submission's, where there is one."""
@@ -399,8 +402,9 @@ class Lifecycle(RuleBasedStateMachine):
             one.get_job(report.job_id, self.now)
         elif verdict == "unknown":
             one.end("unknown", self.now)
-        elif verdict == "done":
-            one.terminated = one.terminated or one.terminate
+        elif verdict in ("done", "moot"):
+            one.terminated = one.terminated or (one.terminate and verdict == "done")
+            one.moot = one.moot or (one.terminate and verdict == "moot")
             one.terminate = one.update = False
             one.end(one.state, self.now)
 

@@ -357,16 +357,34 @@ async def test_a_submission_may_get_the_job_that_it_had_before_its_record_was_fo
 
 
 @pytest.mark.parametrize("job_id", [None, "job-2"])
-@pytest.mark.parametrize("make", [queued, leased, looked_for, rejected, one_forwarded, canceled, expired])
-async def test_nothing_but_unknown_ones_is_resolved(any_world: World, make: Make, job_id: str | None) -> None:
+@pytest.mark.parametrize("make", [queued, leased, looked_for, one_forwarded, canceled, expired])
+async def test_nothing_but_dead_letters_is_resolved(any_world: World, make: Make, job_id: str | None) -> None:
     assert await changes_nothing(any_world, await make(any_world), job_id) == "refused"
 
 
-@pytest.mark.parametrize("job_id", [None, "job-1"])
-async def test_what_is_resolved_is_resolved_once(world: World, job_id: str | None) -> None:
+async def test_a_rejected_one_is_given_no_job(world: World) -> None:
+    assert await changes_nothing(world, await rejected(world), "job-2") == "refused"
+
+
+async def test_the_same_job_is_the_same_answer(world: World) -> None:
     wanted = await unknown(world)
-    await world.changes.resolve(wanted, job_id, "arn")
-    assert await changes_nothing(world, wanted, job_id) == "refused"
+    await world.changes.resolve(wanted, "job-1", "arn")
+    assert await changes_nothing(world, wanted, "job-1") == "same"
+    assert await changes_nothing(world, wanted, "job-2") == "refused"
+
+
+@pytest.mark.parametrize("make", [rejected, unknown])
+async def test_a_rejected_one_is_closed_and_forgotten_in_time(any_world: World, make: Make) -> None:
+    world = any_world
+    wanted = await make(world)
+    if make is unknown:
+        assert (await world.changes.resolve(wanted, None, None)).submission.request, "it may be redriven yet"
+    assert await world.expires_in(wanted) is None
+    closed = await world.changes.resolve(wanted, None, None)
+    assert (closed.verdict, closed.submission.state, closed.submission.request) == ("resolved", State.REJECTED, b"")
+    assert await world.expires_in(wanted) == pytest.approx(world.bounds.retention_seconds, abs=60)
+    assert (await world.changes.redrive(wanted)).verdict == "refused"
+    assert await changes_nothing(world, wanted, None) == "refused"
 
 
 async def test_a_job_of_a_call_from_before_is_terminated_where_a_person_said_that_there_was_none(world: World) -> None:

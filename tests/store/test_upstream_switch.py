@@ -44,6 +44,7 @@ async def test_a_fresh_upstream_takes_and_forwards_at_the_rate_of_the_settings(w
         queued_bytes=0,
         leased=0,
         delayed=0,
+        errands=0,
         forwarded=0,
         throttled=0,
         credentials_held=False,

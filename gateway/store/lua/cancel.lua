@@ -19,7 +19,7 @@ local record, rest, value = read_record(KEYS[1])
 if not record then
   return { 'gone' }
 end
-if record.state == 'canceled' or record.terminated then
+if record.state == 'canceled' or (record.state == 'forwarded' and record.terminated) then
   return { 'done', value }
 end
 if record.state ~= 'queued' and record.state ~= 'forwarded' then

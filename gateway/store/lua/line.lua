@@ -108,17 +108,23 @@ local function owe(record)
   end
 end
 
+-- Whether a person has still to look at it: with all that was asked, for as long as that takes.
+local function is_dead_letter(record)
+  return DEAD_LETTERS[record.state] and not record.job_id and not record.closed
+end
+
 -- Writes a final record: the request goes with it, but a dead letter's. It expires, but while Batch is owed something,
 -- and dead letters never. Writes the record and errands.
 local function write_final(prefix, id, record, rest, now, retention_ms)
   record.settled = record.settled or now
   record.look, record.errand, record.errand_tries = nil, nil, nil
   local key, owed = prefix .. 'sub:' .. id, record.terminate or record.update
-  if not DEAD_LETTERS[record.state] then
+  local kept = is_dead_letter(record)
+  if not kept then
     rest = string.sub(rest, 1, record.identity)
   end
   local value = pack_record(record, rest)
-  if owed or DEAD_LETTERS[record.state] then
+  if owed or kept then
     redis.call('SET', key, value)
   else
     redis.call('SET', key, value, 'PX', int(retention_ms))

@@ -15,7 +15,7 @@ local record, rest, value = read_record(KEYS[1])
 if not record then
   return { 'gone' }
 end
-if record.state ~= 'rejected' or record.sent or record.job_id then
+if record.state ~= 'rejected' or record.sent or not is_dead_letter(record) then
   return { 'refused', value }
 end
 local standing = standing_of(prefix, id, record)

@@ -1,15 +1,17 @@
 #!lua flags=allow-oom
--- Writes down what a person found out about a submission that may be in Batch: its job, or that there is none.
+-- Writes down what a person found out about a dead letter: its job, or that there is none.
 --
 -- KEYS  1 string  the record
 --       2 string  the submission that Batch's job id stands for (unused without one)
 -- ARGV  1 id  2 prefix of the upstream's keys  3 job id, or empty for none  4 job ARN
 --       5 retention of the record (ms)  6 retention of the job id (ms)
 -- Returns {'gone'}              nothing written
---         {'refused', record}   nothing written: it is not unknown
+--         {'refused', record}   nothing written: it is no dead letter
+--         {'same', record}      nothing written: it has that job
 --         {'owned', owner}      nothing written: the job is another submission's
 --         {'resolved', record}  written
--- Guarantee: a job belongs to one submission; one that was to be canceled is owed its termination, or is canceled.
+-- Guarantee: a job belongs to one submission; one that was to be canceled is owed its termination, or is canceled; a
+-- rejected one that has no job is closed, drops what was asked, and expires.
 local id, prefix, job_id, job_arn = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local retention_ms, alias_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = math.floor(clock_us() / 1000)
@@ -18,7 +20,10 @@ local record, rest, value = read_record(KEYS[1])
 if not record then
   return { 'gone' }
 end
-if record.state ~= 'unknown' then
+if job_id ~= '' and record.job_id == job_id then
+  return { 'same', value }
+end
+if not is_dead_letter(record) or (record.state == 'rejected' and job_id ~= '') then
   return { 'refused', value }
 end
 redis.call('ZCARD', prefix .. 'errands')
@@ -28,10 +33,13 @@ if owner and owner ~= id then
 end
 
 record.sent = nil
-if job_id == '' then
+if record.state == 'rejected' then
+  record.closed = true
+elseif job_id == '' then
   record.state = record.cancel and early_end(record.cancel) or 'rejected'
 else
   record.state, record.job_id, record.job_arn, record.error = 'forwarded', job_id, job_arn, nil
+  record.settled = now
   owe(record)
   redis.call('SET', KEYS[2], id, 'PX', int(alias_ms))
 end

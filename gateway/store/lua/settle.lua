@@ -67,6 +67,7 @@ end
 if verdict == 'forwarded' then
   -- One that ended as if there were no job keeps that end: its caller may have gone on without it.
   final = (queued or record.state == 'unknown') and 'forwarded' or record.state
+  record.settled = final == 'forwarded' and now or record.settled
   record.job_id, record.job_arn = job_id, job_arn
   record.terminate = final ~= 'forwarded' or nil
   owe(record)
@@ -74,6 +75,9 @@ elseif verdict == 'reject' then
   final = record.cancel and not record.sent and early_end(record.cancel) or 'rejected'
 elseif verdict == 'unknown' then
   final = 'unknown'
+  if record.cancel then
+    look, final = record.sent, not record.sent and early_end(record.cancel) or nil
+  end
 elseif retry then
   if charged and (outage or record.probe) then
     charged = false
@@ -140,7 +144,7 @@ if final then
     count_out(standing, idle_ms)
   end
   if job_id ~= '' then
-    redis.call('SET', KEYS[5], id, 'PX', int(alias_ms))
+    redis.call('SET', KEYS[5], id, 'PX', int(alias_ms), 'NX') -- a job belongs to one submission
   end
   value = write_final(prefix, id, record, rest, now, retention_ms)
   if final == 'rejected' and queued then

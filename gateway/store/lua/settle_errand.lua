@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Writes down how an errand ended: the job that was found or not, the termination or update that Batch took.
+-- Writes down how an errand ended: the job that was found or not, the termination or update that Batch took or not.
 --
 -- KEYS  1 string  the record
 --       2 string  the submission that Batch's job id stands for (unused without one)
--- ARGV  1 id  2 prefix of the upstream's keys  3 lease number  4 verdict: found, looked, unknown, done, later
+-- ARGV  1 id  2 prefix of the upstream's keys  3 lease number  4 verdict: found, looked, unknown, done, moot, later
 --       5 kind: look, terminate, update  6 delay until the next try (ms)  7 job id  8 job ARN
 --       9 error code  10 error message  11 retention of the record (ms)  12 retention of the job id (ms)
 --       13 time that an idle share is remembered (ms)  14 channel for ends
@@ -40,6 +40,7 @@ if verdict == 'found' or verdict == 'unknown' then
     record.job_id, record.job_arn, record.error = job_id, job_arn, nil
     owe(record)
     redis.call('SET', KEYS[2], id, 'PX', int(alias_ms))
+    redis.call('HINCRBY', prefix .. 'upstream', 'passed', 1)
   else
     record.error = { code = code, message = message }
   end
@@ -47,11 +48,10 @@ if verdict == 'found' or verdict == 'unknown' then
   redis.call('PUBLISH', channel, id)
   return { 'settled', value }
 end
-if verdict == 'done' then
-  record.errand_tries = nil
+if verdict == 'done' or verdict == 'moot' then
   redis.call('ZREM', prefix .. 'errands', id)
   if kind == 'terminate' then
-    record.terminate, record.terminated = nil, now
+    record.terminate, record.terminated = nil, verdict == 'done' and now or nil
   end
   record.update = nil -- a job that is to end needs no other priority
   return { 'settled', write_final(prefix, id, record, rest, now, retention_ms) }

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # How a pace that was slowed grows with each call: by so much of its gap to the limit, and of the limit (lua/pace.lua).
 RECOVERY_OF_GAP, RECOVERY_OF_LIMIT = 0.1, 0.01
-# Up to here tags are added up step by step; who is wrong about a tie after a thousand turns is wrong by a thousandth.
-EXACT_STEPS = 1000
+# Up to here tags are added up step by step; who is wrong about a tie after a hundred turns is wrong by a hundredth.
+EXACT_STEPS = 100
 # The calls that `Forecast` goes through one by one: so many, or so many rounds of all shares. Behind them every share
 # is taken to be in the middle of a turn: wrong by half a call a share at the most, and so by a tenth of five rounds.
 EXACT_CALLS, EXACT_ROUNDS = 1000, 5

@@ -88,3 +88,13 @@ async def test_a_deadline_holds_for_every_item_of_a_batch(gateway: InProcessGate
 async def test_a_dry_run_takes_a_deadline_too(gateway: InProcessGateway) -> None:
     answer = await gateway.call("POST", "/v1/submissions?dryRun=true", submission(), headers=by(60))
     assert answer.status == 200
+
+
+async def test_a_batch_is_held_against_its_deadline_item_by_item(client: Redis, prefix: str) -> None:
+    async with in_process_gateway(client, prefix, pace=PaceRules(rate=5.0)) as gateway:
+        batch = {"submissions": [submission(jobName=f"job-{number}") for number in range(120)]}
+        results = (await gateway.call("POST", "/v1/submissions/batch", batch, headers=by(10))).json["results"]
+    statuses = [one["status"] for one in results]
+    taken = statuses.count(202)
+    assert 45 <= taken <= 55, "five a second for ten seconds"
+    assert statuses == [202] * taken + [503] * (120 - taken)

@@ -150,6 +150,16 @@ async def test_what_will_not_be_a_job_has_no_priority_to_change(gateway: InProce
     assert (await patch(gateway, await posted(gateway, report), 10)).kind == (409, "already-final")
 
 
+@pytest.mark.parametrize("report", [None, FORWARDED])
+async def test_what_is_to_end_has_no_priority_to_change(gateway: InProcessGateway, report: Report | None) -> None:
+    one = await posted(gateway, report)
+    if report is None:
+        await gateway.lease()
+    assert (await cancel(gateway, one)).status == 202
+    answer = await patch(gateway, one, 10)
+    assert (answer.kind, "it is to end" in answer.json["detail"].lower()) == ((409, "wrong-state"), True)
+
+
 @pytest.mark.parametrize("priority", [-1, 10_000, 1.5, "7", None])
 async def test_a_priority_is_what_batch_takes(gateway: InProcessGateway, priority: Any) -> None:
     one = await posted(gateway)
@@ -195,6 +205,23 @@ async def test_an_unknown_one_is_given_its_job(gateway: InProcessGateway) -> Non
     assert (await gateway.show("job-7")).json["submissionId"] == one
     states = [line["state"] for line in gateway.lines_of("submission_settled")]
     assert states == ["forwarded"]
+
+
+async def test_a_rejected_one_that_nobody_wants_is_closed(gateway: InProcessGateway) -> None:
+    one = await posted(gateway, REJECTED)
+    assert (await operate(gateway, one, "resolve", {"jobId": "job-7"})).kind == (409, "wrong-state")
+    closed = await operate(gateway, one, "resolve", {"notSubmitted": True})
+    assert (closed.status, closed.json["state"]) == (200, "rejected")
+    refused = await operate(gateway, one, "redrive")
+    assert (refused.kind, "closed" in refused.json["detail"]) == ((409, "wrong-state"), True)
+
+
+async def test_a_resolution_may_be_repeated(gateway: InProcessGateway) -> None:
+    one = await posted(gateway, UNKNOWN)
+    for _ in range(2):
+        answer = await operate(gateway, one, "resolve", {"jobId": "job-7"})
+        assert (answer.status, answer.json["jobId"]) == (200, "job-7")
+    assert len(gateway.lines_of("submission_settled")) == 1
 
 
 async def test_a_job_is_one_submissions_only(gateway: InProcessGateway) -> None:

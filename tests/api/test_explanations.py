@@ -128,6 +128,44 @@ async def test_an_end_is_explained_in_a_sentence(gateway: InProcessGateway) -> N
     assert "canceled" in (await explained(gateway, other))["sentence"]
 
 
+LATE = Report(
+    verdict=Verdict.FORWARDED,
+    outcome="submitted",
+    signal=PaceSignal.ANSWERED,
+    job_id="late-job",
+    job_arn="arn:late-job",
+)
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (Report(verdict=Verdict.REJECT, outcome="refused", proved_none=True), "an operator can put it back in line"),
+        (Report(verdict=Verdict.UNKNOWN, outcome="exhausted"), "a person must look"),
+    ],
+)
+async def test_a_dead_letter_says_what_a_person_can_do(gateway: InProcessGateway, report: Report, words: str) -> None:
+    one = await posted(gateway)
+    await gateway.settle(report)
+    assert words in (await explained(gateway, one))["sentence"]
+
+
+async def test_a_job_that_came_too_late_is_told(gateway: InProcessGateway) -> None:
+    one = await posted(gateway)
+    leased = await gateway.lease()
+    await gateway.store.settle(leased, Report(verdict=Verdict.REJECT, outcome="refused", proved_none=True))
+    await gateway.store.settle(leased, LATE)
+    sentence = (await explained(gateway, one))["sentence"]
+    assert sentence == "It is rejected; Batch made job late-job of it all the same, and is owed its termination."
+
+
+async def test_a_job_that_is_to_end_is_told(gateway: InProcessGateway) -> None:
+    one = await posted(gateway)
+    await gateway.settle()
+    await gateway.call("POST", f"/v1/submissions/{one}/cancel")
+    assert (await explained(gateway, one))["sentence"].endswith("and is owed its termination.")
+
+
 async def test_what_nobody_knows_cannot_be_explained(gateway: InProcessGateway) -> None:
     answer = await gateway.get("/v1/submissions/fb8b5596-d40f-8a2b-8937-a9c8da8f26ae/explanation")
     assert answer.kind == (404, "not-found")

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from gateway.api.bodies import json_object
+from gateway.api.bodies import json_object, known_query
 from gateway.api.codec import Whole, pydantic_findings
 from gateway.api.keys import CALLER, LOG, REQUEST_ID, ROUTES, SHARE_RULES, SHARES, Told
 from gateway.core.errors import InvalidChangeError, NotFoundError
@@ -54,6 +54,7 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def index(request: web.Request) -> web.Response:
     """Every share with a backlog, and those that are paused or that operators have set something for, by name."""
+    known_query(request)
     rules = request.app[SHARE_RULES]
     items = [
         _encode(upstream, status, rules.limits(status.share))
@@ -94,6 +95,7 @@ async def change(request: web.Request) -> web.Response:
 
 def _of(request: web.Request) -> tuple[Upstream, Share]:
     """The share that the path names, and the upstream that has it. Raises NotFoundError."""
+    known_query(request)
     try:
         upstream, queue = request.app[ROUTES].resolve(request.match_info["queue"])
     except ValueError as error:

@@ -78,9 +78,10 @@ def tell_about(request: web.Request, submission: Submission) -> None:
 
 def _dry_run(request: web.Request) -> bool:
     """Who wants a check only must not get a job: a value that is neither true nor false is an error."""
-    value = request.query.get("dryRun", "false")
-    if value not in ("true", "false"):
-        raise MalformedError("The query parameter dryRun must be true or false.")
+    values = request.query.getall("dryRun", ["false"])
+    value = values[0]
+    if len(values) > 1 or value not in ("true", "false"):
+        raise MalformedError("The query parameter dryRun must be true or false, once.")
     return value == "true"
 
 

@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from gateway.api.bodies import json_object
+from gateway.api.bodies import json_object, known_query
 from gateway.api.codec import pydantic_findings, timestamp
 from gateway.api.keys import CALLER, LOG, REQUEST_ID, ROUTES, UPSTREAMS
 from gateway.core.errors import InvalidChangeError, NotFoundError
@@ -39,6 +39,7 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def index(request: web.Request) -> web.Response:
     """Every upstream, in the order of the settings, which is the order in which they are asked for a queue."""
+    known_query(request)
     items = [_encode(one, await request.app[UPSTREAMS][one.tag].upstream()) for one in request.app[ROUTES]]
     return web.json_response({"items": items, "nextCursor": None})
 
@@ -70,6 +71,7 @@ async def change(request: web.Request) -> web.Response:
 
 def _of(request: web.Request) -> tuple[Upstream, UpstreamStore]:
     """The upstream that the path names, and the store that has it. Raises NotFoundError."""
+    known_query(request)
     upstream = request.app[ROUTES].named(request.match_info["name"])
     if upstream is None:
         raise NotFoundError("This gateway has no upstream of that name.")

@@ -54,7 +54,7 @@ class Forwarder:
         """Forward until told to stop; then no new lease, and back when the calls in flight are settled."""
         async with asyncio.TaskGroup() as calls:
             while not stop.is_set():
-                await self._slots.acquire()
+                await self._take_slot()
                 since = time.monotonic()
                 got = await self._lease(stop)
                 if isinstance(got, Wait):
@@ -78,13 +78,28 @@ class Forwarder:
         self._journal.tell(leased, report, settlement, call_seconds=called - began)
         return settlement
 
+    async def _take_slot(self) -> None:
+        """Until fewer calls than allowed are in flight. Deadlines do not wait for that: they are met meanwhile."""
+        while True:
+            try:
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._slots.acquire()
+            except TimeoutError:
+                with suppress(StoreUnavailableError):
+                    await self._reclaim()
+            else:
+                return
+
+    async def _reclaim(self) -> None:
+        self._journal.tell_expired((await self._store.reclaim()).expired)
+
     async def _lease(self, stop: asyncio.Event) -> Leased | Wait:
         if stop.is_set():
             return Wait(seconds=0, reason="stopping")
         try:
             got = await self._store.lease()
             if isinstance(got, Wait) and got.reason == "due":
-                self._journal.tell_expired((await self._store.reclaim()).expired)
+                await self._reclaim()
         except StoreUnavailableError:
             return Wait(seconds=POLL_SECONDS, reason="store")  # the store's own watch tells of it
         return got

@@ -19,6 +19,7 @@ from gateway.core.errors import (
     TooLargeError,
 )
 from gateway.core.identity import TAG_CHARACTERS, ClientToken, batch_token, fingerprint, submission_id
+from gateway.core.ports import Expected
 from gateway.core.submission import (
     MAX_REQUEST_BYTES,
     SUBMISSION_TAG,
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from gateway.core.upstream import Routes, Upstream
 
 MAX_TAGS = 50
+
+# So many positions further the forecast tells how much later each one goes.
+A_FEW = 50
 
 Duplicates = Literal["replay", "reject"]
 
@@ -91,8 +95,8 @@ class Intake:
         upstream, _ = self._routes.resolve(request.members["jobQueue"])
         new = self._prepared(request, upstream, caller, traceparent=traceparent, deadline=deadline)
         try:
-            expected_at = await self._expected_at(upstream, new) if deadline else None
-            admission = await self._stores[upstream.tag].admit(new, self._rules.limits(new.share), expected_at)
+            expected = await self._expected(upstream, new) if deadline else None
+            admission = await self._stores[upstream.tag].admit(new, self._rules.limits(new.share), expected)
         except StoreUnavailableError as error:
             raise error.about(new.submission_id, new.client_token) from error
         return self._accepted(new, admission)
@@ -144,13 +148,10 @@ class Intake:
         upstream = next(one for one in self._routes if one.tag == tag)
         found: list[tuple[int, Accepted | Exception]] = []
         try:
-            asked = []
-            for place, (_, new) in enumerate(line):
-                expected_at = None
-                if new.deadline:
-                    behind = sum(one.share == new.share and one.priority >= new.priority for _, one in line[:place])
-                    expected_at = await self._expected_at(upstream, new, behind=behind)
-                asked.append((new, self._rules.limits(new.share), expected_at))
+            asked = [
+                (new, self._rules.limits(new.share), await self._expected(upstream, new) if new.deadline else None)
+                for _, new in line
+            ]
             admissions = await self._stores[tag].admit_many(asked)
         except StoreUnavailableError as error:
             return [(number, error.about(new.submission_id, new.client_token)) for number, new in line]
@@ -173,10 +174,15 @@ class Intake:
                 raise DuplicateRequestError(submission)
         return Accepted(submission=submission, replayed=admission.known, remaining=admission.remaining)
 
-    async def _expected_at(self, upstream: Upstream, new: NewSubmission, *, behind: int = 0) -> datetime | None:
-        """When it would go to Batch, behind so many that arrive with it."""
+    async def _expected(self, upstream: Upstream, new: NewSubmission) -> Expected | None:
+        """For the position that it would have now; who comes before it meanwhile, the store knows."""
+        outlook = self._outlooks[upstream.tag]
         position = await self._stores[upstream.tag].position_of_next(new.share, new.priority)
-        return await self._outlooks[upstream.tag].expected_at(new.share, position + behind)
+        at = await outlook.expected_at(new.share, position)
+        further = await outlook.expected_at(new.share, position + A_FEW)
+        if at is None or further is None:
+            return None
+        return Expected(at=at, position=position, seconds_each=(further - at).total_seconds() / A_FEW)
 
     def _prepared(
         self,

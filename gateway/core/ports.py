@@ -32,6 +32,15 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """When the one at this position of its share goes to Batch, and how much later each behind it does."""
+
+    at: datetime
+    position: int
+    seconds_each: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
     """Nothing to lease for so many seconds (None: until something arrives), and why."""
 
@@ -127,11 +136,11 @@ class ErrandEnd:
 class AdmissionStore(Protocol):
     """Raises the errors of `core.errors`: RefusedError's kinds, NotAcceptingError, StoreUnavailableError."""
 
-    async def admit(self, new: NewSubmission, limits: ShareLimits, expected_at: datetime | None) -> Admission:
-        """`expected_at` is when it would go to Batch, as far as that is known: its deadline is held against it."""
+    async def admit(self, new: NewSubmission, limits: ShareLimits, expected: Expected | None) -> Admission:
+        """`expected` is when it would go to Batch, as far as that is known: its deadline is held against it."""
 
     async def admit_many(
-        self, asked: Sequence[tuple[NewSubmission, ShareLimits, datetime | None]]
+        self, asked: Sequence[tuple[NewSubmission, ShareLimits, Expected | None]]
     ) -> list[Admission | Exception]:
         """As `admit`, in order, with few round trips: a refusal is one item's answer, and raised for none."""
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from gateway.core.errors import GatewayError
+    from gateway.core.ports import Expected
     from gateway.core.share import ShareLimits
     from gateway.core.submission import NewSubmission
     from gateway.store.bounds import StoreBounds
@@ -45,7 +46,7 @@ class AdmissionFlush:
         self._rate = rate
 
     async def __call__(
-        self, group: Sequence[tuple[NewSubmission, ShareLimits, datetime | None]]
+        self, group: Sequence[tuple[NewSubmission, ShareLimits, Expected | None]]
     ) -> list[Admission | Exception]:
         """An admission or a refusal each, in order. Raises StoreUnavailableError for all."""
         bounds, named = self._bounds, self._keys
@@ -57,14 +58,14 @@ class AdmissionFlush:
             bounds.max_shares_per_queue,
             named.wake,
         ]
-        for new, limits, expected_at in group:
+        for new, limits, expected in group:
             keys += [
                 named.record(new.submission_id),
                 named.share(new.share),
                 named.ready(new.share),
                 named.index(new.namespace),
             ]
-            args += _arguments(new, limits, expected_at)
+            args += _arguments(new, limits, expected)
         with store_errors():
             verdicts = await self._scripts["admit"].run(self._client, keys, args)
         return [self._result(new, verdict) for (new, _, _), verdict in zip(group, verdicts, strict=True)]
@@ -115,7 +116,7 @@ class AdmissionFlush:
         return TooManySharesError(limits) if "queue-shares" in names else BacklogFullError(limits)
 
 
-def _arguments(new: NewSubmission, limits: ShareLimits, expected_at: datetime | None) -> list[Any]:
+def _arguments(new: NewSubmission, limits: ShareLimits, expected: Expected | None) -> list[Any]:
     """As the header of admit.lua lists them."""
     return [
         new.submission_id,
@@ -131,6 +132,12 @@ def _arguments(new: NewSubmission, limits: ShareLimits, expected_at: datetime | 
         new.request,
         hold_of(new),
         new.namespace,
-        round(new.deadline.timestamp() * 1000) if new.deadline else 0,
-        round(expected_at.timestamp() * 1000) if expected_at else -1,
+        _milliseconds(new.deadline),
+        _milliseconds(expected.at if expected else None),
+        expected.position if expected else 0,
+        expected.seconds_each * 1000 if expected else 0,
     ]
+
+
+def _milliseconds(moment: datetime | None) -> int | str:
+    return "" if moment is None else round(moment.timestamp() * 1000)

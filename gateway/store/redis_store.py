@@ -27,12 +27,12 @@ from gateway.store.upstream_status import upstream_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from redis.asyncio import Redis
 
     from gateway.core.forecast import Snapshot
     from gateway.core.pace import PaceRules
+    from gateway.core.ports import Expected
     from gateway.core.share import ShareLimits
     from gateway.core.submission import NewSubmission, Submission
     from gateway.store.bounds import StoreBounds
@@ -72,14 +72,14 @@ class RedisStore:
         self._flush = AdmissionFlush(client, keys, self._scripts, bounds=bounds, rate=pace.rate)
         self._admissions = GroupCommit(self._flush, most=MOST_AT_ONCE)
 
-    async def admit(self, new: NewSubmission, limits: ShareLimits, expected_at: datetime | None = None) -> Admission:
+    async def admit(self, new: NewSubmission, limits: ShareLimits, expected: Expected | None = None) -> Admission:
         """Accepted together with what else arrives now; raises as AdmissionStore says."""
         self._keeps_promise()
-        admission = await self._admissions.add((new, limits, expected_at))
+        admission = await self._admissions.add((new, limits, expected))
         return await self._placed(admission)
 
     async def admit_many(
-        self, asked: Sequence[tuple[NewSubmission, ShareLimits, datetime | None]]
+        self, asked: Sequence[tuple[NewSubmission, ShareLimits, Expected | None]]
     ) -> list[Admission | Exception]:
         """An admission or a refusal each, in order; at most fifty with a script."""
         self._keeps_promise()

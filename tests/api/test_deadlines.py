@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -98,3 +99,34 @@ async def test_a_batch_is_held_against_its_deadline_item_by_item(client: Redis, 
     taken = statuses.count(202)
     assert 45 <= taken <= 55, "five a second for ten seconds"
     assert statuses == [202] * taken + [503] * (120 - taken)
+
+
+@pytest.mark.parametrize("moment", ["1970-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
+async def test_a_time_before_the_clocks_began_is_a_deadline_too(gateway: InProcessGateway, moment: str) -> None:
+    assert (await gateway.post(headers={"Deadline": moment})).kind == (503, "deadline-unreachable")
+
+
+async def test_the_last_moment_that_there_is_can_be_a_deadline(gateway: InProcessGateway) -> None:
+    answer = await gateway.post(headers={"Deadline": "9999-12-31T23:59:59.9999Z"})
+    assert (answer.status, answer.json["deadline"]) == (202, "9999-12-31T23:59:59.999Z")
+    assert (await gateway.get("/v1/submissions")).status == 200
+    await gateway.settle()
+
+
+async def test_repeats_in_a_batch_stand_before_nobody(client: Redis, prefix: str) -> None:
+    async with in_process_gateway(client, prefix) as gateway:
+        repeats = [submission(clientToken=f"token-{number}") for number in range(60)]
+        await gateway.call("POST", "/v1/submissions/batch", {"submissions": repeats})
+        for _ in repeats:
+            await gateway.settle()
+        await gateway.call("PATCH", "/v1/upstreams/main", {"rate": 5})
+        batch = {"submissions": [*repeats, submission(clientToken="new")]}
+        results = (await gateway.call("POST", "/v1/submissions/batch", batch, headers=by(5))).json["results"]
+    assert results[-1]["status"] == 202
+
+
+async def test_callers_at_once_are_held_against_their_deadlines_one_after_another(client: Redis, prefix: str) -> None:
+    async with in_process_gateway(client, prefix, pace=PaceRules(rate=5.0)) as gateway:
+        answers = await asyncio.gather(*(gateway.post(headers=by(10)) for _ in range(120)))
+    taken = [answer.status for answer in answers].count(202)
+    assert 45 <= taken <= 55, "five a second for ten seconds"

@@ -94,7 +94,7 @@ async def test_submissions_and_errands_are_signed_with_the_roles_keys(
 ) -> None:
     answer = await vision.submit(frozen("first"))
     assert answer.job_id
-    assert await vision.errands.jobs_named(frozen("first"), datetime(2000, 1, 1, tzinfo=UTC)) == [answer.job_id]
+    assert (await vision.errands.jobs_named(frozen("first"), datetime(2000, 1, 1, tzinfo=UTC))).ids == [answer.job_id]
     await vision.errands.candidate(answer.job_id)
     await vision.errands.update(answer.job_id, 1)
     await vision.errands.terminate(answer.job_id, "canceled")

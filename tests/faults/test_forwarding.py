@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -183,6 +185,40 @@ async def test_lost_answers_end_as_unknown_after_the_last_try(client: Redis, pre
     async with bench(client, prefix, UNCLEAR, bounds=StoreBounds(max_attempts=3)) as b:
         await b.admit()
         assert [(await b.step()).state for _ in range(3)] == [State.QUEUED, State.QUEUED, State.UNKNOWN]
+
+
+async def test_deadlines_are_met_while_every_slot_is_taken(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix) as b:
+        b.batch.gate.clear()
+        for number in range(4):
+            await b.admit(f"busy-{number}")
+        stop = asyncio.Event()
+        running = asyncio.create_task(b.forwarder.run(stop))
+        await eventually(lambda: asyncio.sleep(0, len(b.batch.requests) == 4))
+        soon = datetime.now(UTC) + timedelta(seconds=0.2)
+        late = replace(submission("late"), deadline=soon)
+        await b.store.admit(late, ShareLimits())
+
+        async def expired() -> bool:
+            found = await b.store.get(late.submission_id)
+            return found is not None and found.state is State.EXPIRED
+
+        await eventually(expired)
+        assert [line["state"] for line in b.log.of("submission_settled")] == ["expired"]
+        stop.set()
+        b.batch.gate.set()
+        await running
+
+
+async def test_a_job_that_was_made_after_the_deadline_is_to_end(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix) as b:
+        soon = datetime.now(UTC) + timedelta(seconds=0.2)
+        await b.store.admit(replace(submission("late"), deadline=soon), ShareLimits())
+        leased = await b.lease()
+        await eventually(lambda: asyncio.sleep(0, datetime.now(UTC) > soon + timedelta(milliseconds=5)))
+        settlement = await b.forwarder.forward(leased, since=time.monotonic())
+        assert settlement.submission is not None
+        assert (settlement.submission.state, settlement.submission.cancel_requested) == (State.FORWARDED, True)
 
 
 async def test_tries_end_with_their_window(client: Redis, prefix: str) -> None:

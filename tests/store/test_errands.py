@@ -15,7 +15,6 @@ from gateway.store.bounds import StoreBounds
 from gateway.store.errands import ERRANDS_PER_SECOND, LEASE_ROUNDS
 from tests.store.world import (
     NOTHING_QUEUED,
-    STARTED_US,
     World,
     forwarded,
     reconcile,
@@ -530,6 +529,17 @@ async def test_failed_calls_do_not_count_as_looks(world: World) -> None:
     assert (await world.next_errand()).looks == 1
 
 
+async def test_a_job_that_is_to_end_goes_before_updates_of_others(world: World) -> None:
+    for number in range(5):
+        (one,) = await world.queue(1)
+        await world.attempt(forwarded(f"job-{number}"))
+        await world.changes.reprioritize(one, 7)
+    wanted = await to_be_terminated(world)
+    await world.passes(seconds=1)
+    first = await world.errand()
+    assert (first.submission.submission_id, first.kind) == (wanted, "terminate")
+
+
 async def test_the_earliest_errand_is_first(world: World) -> None:
     late = await looked_for(world)
     now = await to_be_terminated(world)
@@ -583,7 +593,7 @@ async def test_what_is_owed_nothing_any_more_stands_in_nobodys_way(any_world: Wo
     gone = [f"gone-{number:02}" for number in range(LEASE_ROUNDS + 1)]
     (owing_nothing,) = await world.queue(1)
     await world.attempt(forwarded("job-1"))
-    await world.client.zadd(world.keys.errands, dict.fromkeys([*gone, owing_nothing], STARTED_US / 1000))
+    await world.client.zadd(world.keys.errands, dict.fromkeys([*gone, owing_nothing], 1))
     wanted = await to_be_terminated(world)
     assert await world.errands.lease() == Wait(seconds=0.0, reason="dropped")
     errand = await world.errand()

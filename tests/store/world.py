@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from gateway.core.attempt import GIVEN_BACK, Leased, PaceSignal, Report, Verdict
 from gateway.core.identity import ClientToken, SubmissionId, fingerprint, submission_id
 from gateway.core.pace import PaceRules
-from gateway.core.ports import Errand, Settlement, Wait
+from gateway.core.ports import Errand, Expected, Settlement, Wait
 from gateway.core.share import Share, ShareLimits
 from gateway.core.submission import Failure, NewSubmission
 from gateway.store.bounds import StoreBounds
@@ -247,7 +247,8 @@ class World:
     ) -> Admission:
         if token is None:
             token = f"token-{next(self._tokens)}"
-        return await self.store.admit(new_submission(token, **members), limits or ShareLimits(), expected_at)
+        expected = Expected(at=expected_at, position=1) if expected_at else None
+        return await self.store.admit(new_submission(token, **members), limits or ShareLimits(), expected)
 
     async def queue(self, number: int, limits: ShareLimits | None = None, **members: Any) -> list[SubmissionId]:
         """So many new submissions, in their order."""

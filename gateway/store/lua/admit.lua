@@ -17,8 +17,8 @@
 --       and for each submission:
 --       + id  + share  + queue  + priority  + weight  + rate (submissions a second, 0 = none)  + burst (submissions)
 --       + the share's cap (submissions)  + over its rate: reject or delay  + identity  + request
---       + hold (what a denial by IAM would be about)  + namespace  + deadline (ms, 0 = none)
---       + when it would go to Batch (ms, -1 = nobody can say)
+--       + hold (what a denial by IAM would be about)  + namespace  + deadline (ms, empty for none)
+--       + when it would go to Batch (ms, empty where nobody can say)  + at which position that is so  + ms a position
 -- Returns {'known', record, place in line or -1}                  nothing written
 --         {'refused', {name, quota, window ms, wait ms}, ...}     nothing written; a wait of -1 is unknown
 --         {'queued', accepted ms, place in line, remaining or -1, due ms or 0}  written; due: when its delay is over
@@ -26,7 +26,7 @@
 -- taken as if they had come one after another.
 local prefix, total_cap, bytes_cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local shares_cap, channel = tonumber(ARGV[4]), ARGV[5]
-local COMMON_KEYS, COMMON_ARGS, KEYS_EACH, ARGS_EACH = 5, 5, 4, 15
+local COMMON_KEYS, COMMON_ARGS, KEYS_EACH, ARGS_EACH = 5, 5, 4, 17
 
 -- Every key is read before the first write: where a slot is just migrating, the script stops here or not at all.
 for _, key in ipairs(KEYS) do
@@ -41,7 +41,7 @@ local idle = redis.call('ZCARD', KEYS[2]) == 0
 local woken = false
 
 -- Why it cannot be taken. What is only over its share's rate is taken later where the share delays: `due` says when.
-local function refusals(limits, standing, size, deadline, expected)
+local function refusals(limits, standing, size, deadline, expected_at)
   local found, due = {}, nil
   if limits.room and limits.room < -0.5 then -- half a microsecond: a rounding, not a submission
     local wait_ms = math.ceil(-limits.room / 1000)
@@ -66,8 +66,8 @@ local function refusals(limits, standing, size, deadline, expected)
   if not accepting then
     found[#found + 1] = { 'not-accepting', '0', '0', '-1' }
   end
-  local earliest = math.max(now, due or now, expected)
-  if deadline > 0 and earliest > deadline then
+  local earliest = deadline and math.max(now, due or now, expected_at())
+  if deadline and earliest > deadline then
     found[#found + 1] = { 'deadline', '0', '0', int(earliest - deadline) }
   end
   return found, due
@@ -93,7 +93,7 @@ local function admit(key, arg)
   local id, share, queue, priority = ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3], tonumber(ARGV[arg + 4])
   local weight, rate, burst, share_cap = ARGV[arg + 5], ARGV[arg + 6], ARGV[arg + 7], ARGV[arg + 8]
   local over, identity, request, hold = ARGV[arg + 9], ARGV[arg + 10], ARGV[arg + 11], ARGV[arg + 12]
-  local namespace, deadline, expected = ARGV[arg + 13], tonumber(ARGV[arg + 14]), tonumber(ARGV[arg + 15])
+  local namespace, deadline = ARGV[arg + 13], tonumber(ARGV[arg + 14])
   local known = redis.call('GET', record_key)
   if known then
     return { 'known', known, redis.call('ZRANK', ready_key, id) or -1 }
@@ -111,11 +111,17 @@ local function admit(key, arg)
     size = #identity + #request,
     hold = hold,
     identity = #identity,
-    deadline = deadline > 0 and deadline or nil,
+    deadline = deadline,
   }
   local standing = standing_of(prefix, id, record)
   local limits = limits_of(stored, rate, burst, share_cap, over)
-  local refused, due = refusals(limits, standing, record.size, deadline, expected)
+  -- The forecast was made for another position, if others have come since: those of this call among them.
+  local function expected_at()
+    local expected, position, each = tonumber(ARGV[arg + 15]), tonumber(ARGV[arg + 16]), tonumber(ARGV[arg + 17])
+    local before = redis.call('ZCOUNT', ready_key, '-inf', '(' .. int(record.place))
+    return expected and expected + (before + 1 - position) * each or now
+  end
+  local refused, due = refusals(limits, standing, record.size, deadline, expected_at)
   if #refused > 0 then
     return { 'refused', unpack(refused) }
   end
@@ -129,7 +135,7 @@ local function admit(key, arg)
   if not indexed then
     redis.call('SADD', KEYS[5], namespace)
   end
-  if deadline > 0 then
+  if deadline then
     redis.call('ZADD', KEYS[4], int(deadline), id)
   end
   if tonumber(stored[2]) ~= tonumber(weight) then

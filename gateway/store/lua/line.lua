@@ -4,6 +4,9 @@
 -- `errands` also has final ones that Batch is owed a termination or an update for. Each function says which keys it
 -- writes; whoever calls it has read them all before: `standing_of` does.
 
+-- A job that is to end costs money while it waits: it goes before every update of the last hour.
+local AHEAD_MS = 3600000
+
 -- What Batch keeps no copy of stays: dead letters wait for a person with all that was asked.
 local DEAD_LETTERS = { rejected = true, unknown = true }
 
@@ -130,7 +133,7 @@ local function write_final(prefix, id, record, rest, now, retention_ms)
     redis.call('SET', key, value, 'PX', int(retention_ms))
   end
   if owed then
-    redis.call('ZADD', prefix .. 'errands', int(now), id)
+    redis.call('ZADD', prefix .. 'errands', int(record.terminate and now - AHEAD_MS or now), id)
   end
   return value
 end

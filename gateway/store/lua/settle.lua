@@ -58,6 +58,9 @@ local call = { id = id, signal = signal, now = now, rate = rate, paced = record.
 local set, outage = hear(pace, call, rules, told)
 
 -- ---- The submission.
+if queued and record.deadline and record.deadline <= now then
+  record.cancel = record.cancel or { by = 'deadline', at = now } -- it came during the call
+end
 local final -- the state that it ends in
 local look = verdict == 'reconcile'
 local retry = verdict == 'retry'

@@ -251,6 +251,8 @@ class Lifecycle(RuleBasedStateMachine):
         if one.job_id if report.verdict is Verdict.FORWARDED else one.lease != leased.number:
             assert self.unchanged(settle).verdict == "stale"
             return
+        if one.state == "queued" and one.deadline is not None and one.deadline <= self.now:
+            one.cancel = one.cancel or "deadline"  # it came during the call
         settlement = self.run(settle)
         assert settlement.verdict == ("settled" if one.state == "queued" else "late")
         if settlement.share_paused:

@@ -81,7 +81,9 @@ async def change(request: web.Request) -> web.Response:
     except ValidationError as error:
         raise InvalidChangeError("The change is not valid; see errors.", findings=pydantic_findings(error)) from error
     changed = await request.app[SHARES][upstream.tag].set_share(
-        share, {name: _text(value) for name, value in changes.items()}
+        share,
+        {name: _text(value) for name, value in changes.items()},
+        request.app[SHARE_RULES].limits(share),
     )
     request.app[LOG].info(
         "share_changed",

@@ -198,7 +198,10 @@ class ShareStore(Protocol):
 
     async def shares(self) -> list[ShareStatus]: ...
     async def share(self, share: Share) -> ShareStatus: ...
-    async def set_share(self, share: Share, changes: dict[str, str | None]) -> ShareStatus: ...
+    async def set_share(
+        self, share: Share, changes: dict[str, str | None], limits: ShareLimits | None = None
+    ) -> ShareStatus:
+        """`limits` are those of the settings, which hold where nothing is set over them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

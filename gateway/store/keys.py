@@ -106,6 +106,10 @@ class Keys:
         """Zset of the share's ready submissions, by place."""
         return f"{self.root}ready:{share}"
 
+    def held(self, share: Share) -> str:
+        """Zset of the share's submissions that wait for its rate, by when they are due, in ms."""
+        return f"{self.root}held:{share}"
+
     def job(self, job_id: str) -> str:
         """String: the submissionId of a job of Batch's."""
         return f"{self.root}job:{job_id}"

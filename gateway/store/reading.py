@@ -38,14 +38,18 @@ async def read(
     if standings:
         async with client.pipeline(transaction=False) as pipe:
             for one, (place, _) in standings.items():
-                # how many of its share stand ready before its place: also while it waits elsewhere for its next try
+                # how many of its share stand ready before its place, also while it waits elsewhere for its next try;
+                # and how many wait for the share's rate before it
                 pipe.zcount(keys.ready(found[one].share), "-inf", f"({place}")
                 pipe.zscore(keys.delayed, one)
+                pipe.zrank(keys.held(found[one].share), one)
             answers = await pipe.execute()
-        for (one, (_, with_batch)), before, due_ms in zip(standings.items(), answers[::2], answers[1::2], strict=True):
+        for (one, (_, with_batch)), before, due_ms, held in zip(
+            standings.items(), answers[::3], answers[1::3], answers[2::3], strict=True
+        ):
             found[one] = replace(
                 found[one],
-                position=0 if with_batch else int(before) + 1,
+                position=0 if with_batch else int(before) + int(held or 0) + 1,
                 not_before=datetime.fromtimestamp(due_ms / 1000, UTC) if due_ms else None,
             )
     return [found.get(one) for one in wanted]

@@ -12,7 +12,7 @@ from gateway.core.errors import StoreUnavailableError
 from gateway.core.identity import SubmissionId
 from gateway.core.ports import Admission, Reclaimed, Settlement, ShareStatus, UpstreamStatus, Wait
 from gateway.core.reconcile import LOOK_AFTER_SECONDS
-from gateway.core.share import Share
+from gateway.core.share import Share, ShareLimits
 from gateway.core.submission import State
 from gateway.store.admission import MOST_AT_ONCE, AdmissionFlush
 from gateway.store.connection import store_errors
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from gateway.core.forecast import Snapshot
     from gateway.core.pace import PaceRules
     from gateway.core.ports import Expected
-    from gateway.core.share import ShareLimits
     from gateway.core.submission import NewSubmission, Submission
     from gateway.store.bounds import StoreBounds
     from gateway.store.keys import Keys
@@ -210,14 +209,25 @@ class RedisStore:
             share_paused=told.get("paused", False),
         )
 
-    async def set_share(self, share: Share, changes: dict[str, str | None]) -> ShareStatus:
-        keys = self._keys
+    async def set_share(
+        self, share: Share, changes: dict[str, str | None], limits: ShareLimits | None = None
+    ) -> ShareStatus:
+        keys, limits = self._keys, limits or ShareLimits()
         fields = [text for name, value in changes.items() for text in (OVERRIDES.get(name, name), value or "")]
         with store_errors():
             await self._scripts["share"].run(
                 self._client,
-                [keys.share(share), keys.ready(share), keys.active, keys.upstream, keys.backlog, keys.marked],
-                [str(share), keys.wake, IDLE_SHARE_MS, *fields],
+                [
+                    keys.share(share),
+                    keys.ready(share),
+                    keys.active,
+                    keys.upstream,
+                    keys.backlog,
+                    keys.marked,
+                    keys.delayed,
+                    keys.held(share),
+                ],
+                [str(share), keys.wake, IDLE_SHARE_MS, limits.rate, limits.burst, *fields],
             )
             (status,) = await share_statuses(self._client, self._keys, [share])
             return status

@@ -242,5 +242,66 @@ async def test_delays_go_on_where_they_stopped_when_a_share_refused_meanwhile(wo
 
 async def test_a_raised_rate_brings_the_next_ones_forward(world: World) -> None:
     await world.queue(4, DELAYS)
-    await world.store.set_share(VISION, {"rate": "10"})
+    await world.store.set_share(VISION, {"rate": "10"}, DELAYS)
     assert delay_seconds(world, await admitted(world)) == 0.3
+
+
+# ---- When the rate changes
+
+
+async def forwarded_order(world: World, number: int) -> list[str]:
+    """Tokens in the order in which so many are handed out."""
+    return [(await world.attempt(forwarded(f"job-{one}"))).submission.client_token for one in range(number)]
+
+
+async def test_a_rate_that_is_taken_away_lets_those_go_that_wait_for_it(any_world: World) -> None:
+    world = any_world
+    slow = ShareLimits(rate=0.01, burst=1, over_limit="delay")
+    old = [await admitted(world, slow) for _ in range(5)]
+    await world.store.set_share(VISION, {"rate": "0"}, slow)
+    new = await admitted(world, slow)
+    order = await forwarded_order(world, 6)
+    assert order == [one.client_token for one in [*old, new]]
+
+
+async def test_a_rate_that_rises_keeps_the_order(any_world: World) -> None:
+    world = any_world
+    slow = ShareLimits(rate=0.5, burst=1, over_limit="delay")
+    old = [await admitted(world, slow) for _ in range(5)]
+    await world.store.set_share(VISION, {"rate": "100"}, slow)
+    new = [await admitted(world, slow) for _ in range(3)]
+    assert await forwarded_order(world, 8) == [one.client_token for one in [*old, *new]]
+
+
+async def test_a_rate_that_falls_spreads_those_that_wait(any_world: World) -> None:
+    world = any_world
+    quick = ShareLimits(rate=10, burst=1, over_limit="delay")
+    old = [await admitted(world, quick) for _ in range(4)]
+    await world.store.set_share(VISION, {"rate": "1"}, quick)
+    waiting = [await world.store.get(one.submission_id) for one in old[1:]]
+    assert [delay_seconds(world, one) for one in waiting] == [1, 2, 3]
+    assert delay_seconds(world, await admitted(world, quick)) == 4
+
+
+async def test_a_rate_that_is_set_again_changes_nothing_for_those_that_wait(any_world: World) -> None:
+    world = any_world
+    await world.queue(5, DELAYS)
+    before = await world.client.zrange(world.keys.delayed, 0, -1, withscores=True)
+    await world.store.set_share(VISION, {"rate": "1", "weight": "2"}, DELAYS)
+    assert await world.client.zrange(world.keys.delayed, 0, -1, withscores=True) == before
+
+
+async def test_those_that_wait_for_the_rate_have_a_place_in_line_each(any_world: World) -> None:
+    world = any_world
+    made = [await admitted(world) for _ in range(6)]
+    assert [one.position for one in made] == [1, 2, 3, 4, 5, 6]
+    shown = [await world.store.get(one.submission_id) for one in made]
+    assert [one.position for one in shown] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_nothing_is_left_of_those_that_waited(any_world: World) -> None:
+    world = any_world
+    made = [await admitted(world) for _ in range(4)]
+    await world.changes.cancel(made[3].submission_id, "")
+    await forwarded_order(world, 3)
+    assert not await world.client.exists(world.keys.held(VISION))

@@ -147,7 +147,9 @@ local function admit(key, arg)
   local remaining = limits.room and math.max(0, math.floor(limits.room / limits.step + 1e-6)) or -1
   if due then
     redis.call('ZADD', KEYS[3], int(due), id)
-    return { 'queued', now, redis.call('ZCOUNT', ready_key, '-inf', '(' .. int(record.place)), remaining, due }
+    redis.call('ZADD', standing.held_key, int(due), id)
+    local before = redis.call('ZCOUNT', ready_key, '-inf', '(' .. int(record.place)) + standing.held
+    return { 'queued', now, before, remaining, due }
   end
   if stand_ready(standing, record.place, math.max(standing.virtual, standing.finish)) then
     woken = idle

@@ -1,6 +1,7 @@
 
 -- How a submission enters and leaves the backlog. A queued one stands in exactly one place: in its share's `ready`, in
 -- `delayed`, in `leased`, or in `errands`, where it waits for a look at Batch's jobs and is not submitted meanwhile.
+-- Those of `delayed` that wait for their share's rate are in the share's `held` too, so that a new rate can reach them.
 -- `errands` also has final ones that Batch is owed a termination or an update for. Each function says which keys it
 -- writes; whoever calls it has read them all before: `standing_of` does.
 
@@ -21,6 +22,7 @@ local function standing_of(prefix, id, record)
     size = record.size,
     record_key = prefix .. 'sub:' .. id,
     ready_key = prefix .. 'ready:' .. share,
+    held_key = prefix .. 'held:' .. share,
     share_key = prefix .. 'share:' .. share,
   }
   local tags = redis.call('HMGET', standing.share_key, 'finish', 'paused', 'overridden', 'weight', 'o_weight')
@@ -32,6 +34,7 @@ local function standing_of(prefix, id, record)
   standing.shares = tonumber(redis.call('HGET', prefix .. 'queues', record.queue) or 0)
   standing.ready = redis.call('ZCARD', standing.ready_key)
   standing.in_ready = redis.call('ZSCORE', standing.ready_key, id)
+  standing.held = redis.call('ZCARD', standing.held_key)
   for _, name in ipairs({ 'delayed', 'leased', 'errands', 'deadlines' }) do
     redis.call('ZCARD', prefix .. name)
   end
@@ -59,9 +62,10 @@ local function stand_ready(standing, place, start)
   return true
 end
 
--- Takes it out of every place where a queued one stands: ready, active, delayed, leased, errands.
+-- Takes it out of every place where a queued one stands: ready, active, delayed and held, leased, errands.
 local function stand_nowhere(standing)
   redis.call('ZREM', standing.ready_key, standing.id)
+  redis.call('ZREM', standing.held_key, standing.id)
   for _, name in ipairs({ 'delayed', 'leased', 'errands' }) do
     redis.call('ZREM', standing.prefix .. name, standing.id)
   end

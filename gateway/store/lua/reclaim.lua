@@ -66,6 +66,7 @@ for _, item in ipairs(items) do
         stand_ready(standing, record.place, math.max(standing.virtual, standing.finish))
         redis.call('ZREM', KEYS[2], id)
         redis.call('ZREM', KEYS[3], id)
+        redis.call('ZREM', standing.held_key, id)
       end
       if item.ended or item.expired then
         redis.call('SET', standing.record_key, pack_record(record, item.rest))

@@ -41,6 +41,10 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "version": "of the gateway",
         },
     ),
+    "queue_moved": (
+        "These settings take a queue from an upstream that still has submissions of it: a repeat makes a second job.",
+        {"problem": "which queue, from where to where, and how many are queued, in a sentence"},
+    ),
     "draining": ("SIGTERM or SIGINT came: unready, no new leases.", {"unready_seconds": "how long it serves on"}),
     "stopped": ("The process has let go of everything.", {"seconds": "how long the drain took"}),
     "request": (

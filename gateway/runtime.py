@@ -21,6 +21,7 @@ from gateway.batch.payload import TrainingJobCheck
 from gateway.batch.reconcile import ERRAND_CONNECTIONS
 from gateway.core.changes import Changes
 from gateway.core.errands import Errands
+from gateway.core.errors import StoreUnavailableError
 from gateway.core.explanation import Explainer
 from gateway.core.forwarder import Forwarder
 from gateway.core.intake import Intake
@@ -37,7 +38,7 @@ from gateway.store.connection import connect
 from gateway.store.durability import StoreWatch
 from gateway.store.errands import ErrandQueue
 from gateway.store.hints import Hints
-from gateway.store.holdings import UpstreamNote
+from gateway.store.holdings import UpstreamNote, moved_queues
 from gateway.store.index import SubmissionIndex
 from gateway.store.keys import Keys
 from gateway.store.redis_store import RedisStore
@@ -134,6 +135,7 @@ class Gateway:
                 raise PromiseBrokenError("\n".join(watch.seen_broken))
             parts: list[Part] = [watch]
             upstreams = [self._upstream(section, client, watch) for section in self._settings.upstream]
+            await self._tell_of_moves(client, upstreams)
             for section, upstream in zip(self._settings.upstream, upstreams, strict=True):
                 parts.append(upstream.hints)
                 if self._role != "api":
@@ -320,6 +322,13 @@ class Gateway:
             max_attempts=forward.max_attempts,
             attempt_window_seconds=forward.attempt_window_seconds,
         )
+
+    async def _tell_of_moves(self, client: Redis, upstreams: list[OpenUpstream]) -> None:
+        """What `gateway check` refuses is loud here, and no more: a gateway that does not start takes nothing."""
+        routes = Routes([one.upstream for one in upstreams])
+        with suppress(StoreUnavailableError):
+            for problem in await moved_queues(client, self._settings.store.prefix, routes):
+                self._log.error("queue_moved", problem=problem)
 
     def _tell_started(self, port: int | None) -> None:
         store = urlsplit(self._settings.store.url)

@@ -181,3 +181,19 @@ async def test_serving_notes_the_upstream_under_its_name(
 
         await eventually(noted)
     assert await client.hgetall(noted_upstreams(prefix)) == {EAST.tag.encode(): b"main 123456789012 us-east-1"}
+
+
+async def test_a_gateway_that_starts_with_a_move_says_so_loudly(
+    deployment: Deployment, tmp_path: Path, valkey: StoreServer, prefix: str
+) -> None:
+    await deployment.queue("t")
+    config = settings(store_url=valkey.url, endpoint_url="http://127.0.0.1:9", prefix=prefix)
+    config = config.replace('region = "us-east-1"', 'region = "us-west-2"')
+
+    def told() -> dict[str, object]:
+        with gateway_process(tmp_path / "moved", config, "--role", "api") as gateway:
+            return gateway.event("queue_moved")
+
+    line = await asyncio.to_thread(told)
+    assert line["level"] == "error"
+    assert "the queue training still has 1 queued at east" in str(line["problem"])

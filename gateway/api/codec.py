@@ -228,6 +228,10 @@ def encode(submission: Submission) -> dict[str, Any]:
         body["deadline"] = timestamp(submission.deadline)
     if submission.state is State.FORWARDED and submission.settled_at:
         body["forwardedAt"] = timestamp(submission.settled_at)
+    if submission.settled_at and submission.state is not State.FORWARDED:
+        body["endedAt"] = timestamp(submission.settled_at)
+    if submission.closed:
+        body["closed"] = True
     if submission.terminated_at:
         body["terminatedAt"] = timestamp(submission.terminated_at)
     if submission.job_id:

@@ -36,15 +36,16 @@ class Priority(_Change):
 
 
 class Resolution(_Change):
-    """What a person found out: one of the two."""
+    """What a person found out, or decided: one of them."""
 
     not_submitted: Literal[True] | None = None
+    close: Literal[True] | None = None
     job_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")] | None = None
 
     @model_validator(mode="after")
-    def _one_of_the_two(self) -> Resolution:
-        if (self.not_submitted is None) == (self.job_id is None):
-            raise PydanticCustomError("one_of", "must have either notSubmitted: true or jobId")
+    def _one_of_them(self) -> Resolution:
+        if [self.not_submitted, self.close, self.job_id].count(None) != 2:  # noqa: PLR2004 - all but one
+            raise PydanticCustomError("one_of", "must have one of notSubmitted: true, jobId and close: true")
         return self
 
 
@@ -86,7 +87,9 @@ async def redrive(request: web.Request) -> web.Response:
 async def resolve(request: web.Request) -> web.Response:
     """200: it is forwarded, rejected, or ended as its caller wished."""
     body = await _body(request, Resolution)
-    submission = await request.app[CHANGES].resolve(request.match_info["id"], request[CALLER], body.job_id)
+    submission = await request.app[CHANGES].resolve(
+        request.match_info["id"], request[CALLER], body.job_id, close=body.close is not None
+    )
     return await _answer(request, submission, "resolve", 200)
 
 

@@ -79,16 +79,19 @@ def redrive(ids: Sequence[str], url: str, *, as_json: bool) -> None:
 @_id
 @click.option("--not-submitted", is_flag=True, help="Batch has no job of it: it is rejected, and can be redriven.")
 @click.option("--job", "job_id", metavar="JOB_ID", help="Batch's id of its job: it is forwarded.")
+@click.option("--close", is_flag=True, help="Of a rejected one: nobody will redrive it, and what was asked is dropped.")
 @url_option
 @_json
-def resolve(submission_id: str, url: str, *, not_submitted: bool, job_id: str | None, as_json: bool) -> None:
-    """Say what became of an unknown submission.
+def resolve(
+    submission_id: str, url: str, *, not_submitted: bool, job_id: str | None, close: bool, as_json: bool
+) -> None:
+    """Say what became of an unknown submission, or close a rejected one.
 
     Somebody must have looked in Batch: a job that is there and said not to be may be made twice by a redrive.
     """
-    if not_submitted == (job_id is not None):
-        raise click.UsageError("Say what was found: either --not-submitted or --job JOB_ID.")
-    body = {"notSubmitted": True} if job_id is None else {"jobId": job_id}
+    if [not_submitted, job_id is not None, close].count(True) != 1:
+        raise click.UsageError("Say one of --not-submitted, --job JOB_ID and --close.")
+    body: dict[str, Any] = {"jobId": job_id} if job_id else {"close" if close else "notSubmitted": True}
     _each([submission_id], url, _Change(method="POST", action=("resolve",), body=body), _resolved, as_json=as_json)
 
 
@@ -159,6 +162,8 @@ def _placed(answer: Answer) -> str:
 
 def _resolved(answer: Answer) -> str:
     item: dict[str, Any] = answer.body
+    if item.get("closed"):
+        return "closed: nobody will redrive it, and what was asked is gone"
     if item["state"] == "rejected":
         return "rejected; `gateway submissions redrive` puts it back in line"
     return _placed(answer) if place_of(item, this_moment()) else state_of(item)

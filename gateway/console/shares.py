@@ -77,7 +77,7 @@ def resume(share: str, url: str, *, as_json: bool) -> None:
 
 
 def _patch(url: str, share: str, body: dict[str, Any], *, as_json: bool) -> None:
-    queue, slash, name = share.partition("/")
+    queue, slash, name = _parts(share)
     if not (queue and slash and name):
         raise click.BadParameter("is written queue/share, as in training/vision", param_hint="QUEUE/SHARE")
     changed = GatewayClient(url=url).call("PATCH", "v1", "shares", queue, name, body=body)
@@ -87,7 +87,18 @@ def _patch(url: str, share: str, body: dict[str, Any], *, as_json: bool) -> None
         Console(highlight=False, markup=False).print(_table([changed]))
 
 
+def _parts(share: str) -> tuple[str, str, str]:
+    """Queue, slash and name; the queue may be an ARN, which has a slash of its own."""
+    arn, _, rest = share.partition(":job-queue/") if share.startswith("arn:") else ("", "", share)
+    queue, slash, name = rest.partition("/")
+    return f"{arn}:job-queue/{queue}" if arn else queue, slash, name
+
+
 def _table(items: list[dict[str, Any]]) -> Any:
+    """With the upstream where there are several: they may have queues of one name."""
+    if len({item["upstream"] for item in items}) > 1:
+        rows = [[item["upstream"], *_row(item)] for item in items]
+        return table(("upstream", *COLUMNS), rows, numbers=NUMBERS)
     return table(COLUMNS, [_row(item) for item in items], numbers=NUMBERS)
 
 

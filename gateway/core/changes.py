@@ -82,8 +82,8 @@ class Changes:
             raise WrongStateError(_why_no_redrive(after), after)
         return await self._placed(after, caller)
 
-    async def resolve(self, wanted: str, caller: Caller, job_id: str | None) -> Submission:
-        """Say which job an unknown one has, or with None that there is none; the latter closes a rejected one.
+    async def resolve(self, wanted: str, caller: Caller, job_id: str | None, *, close: bool = False) -> Submission:
+        """Say which job an unknown one has, or with None that it has none; or close a rejected one, for good.
 
         Raises ForbiddenError, NotFoundError, and WrongStateError where it is no dead letter or the job is another's.
         """
@@ -91,12 +91,13 @@ class Changes:
         before = await self._lookup.find(wanted, caller)
         upstream = self._routes.of(before.submission_id)
         job_arn = upstream.job_arn(job_id) if upstream and job_id else None
-        change = await self._store(before).resolve(before.submission_id, job_id, job_arn)
+        change = await self._store(before).resolve(before.submission_id, job_id, job_arn, close=close)
         if change.verdict == "owned":
             raise WrongStateError(f"Job {job_id} is submission {change.owner}'s.", before)
         after = self._after(change, wanted)
         if change.verdict == "refused":
-            raise WrongStateError(f"It is {after.state.value}, and there is nothing to resolve.", after)
+            hint = "Resolve it first." if after.state is State.UNKNOWN else "There is nothing to resolve."
+            raise WrongStateError(f"It is {after.state.value}. {hint}", after)
         if before.state is not after.state:
             self._journal(after).tell_settled(after)
         return after

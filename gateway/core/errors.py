@@ -85,7 +85,8 @@ class AlreadyFinalError(GatewayError):
     """The submission has a final state."""
 
     def __init__(self, submission: Submission) -> None:
-        super().__init__(f"The submission is {submission.state.value}, which is final.")
+        until = " until an operator resolves it" if submission.state.value == "unknown" else ""
+        super().__init__(f"The submission is {submission.state.value}, which is final{until}.")
         self.submission = submission
 
 

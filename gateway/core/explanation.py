@@ -114,8 +114,11 @@ def _holds(
     """What counts most first."""
     if submission.position == 0 and submission.cancel:
         return [Hold(kind="ending", detail="It is to end, and Batch is being asked whether it has a job of it.")]
+    if submission.sought:
+        detail = "An answer of Batch's was lost, and Batch is looked through for its job, three times in two minutes."
+        return [Hold(kind="looked-for", detail=detail)]
     if submission.position == 0:
-        return [Hold(kind="with-batch", detail="Batch is being called for it, or looked through for a job of it.")]
+        return [Hold(kind="with-batch", detail="Batch is being called for it.")]
     holds = []
     if not upstream.forwarding:
         holds.append(Hold(kind="forwarding-off", detail="An operator switched forwarding off for its upstream."))
@@ -168,7 +171,9 @@ def _sentence(submission: Submission, holds: Sequence[Hold], calls_before: int |
 
 def _ending(submission: Submission) -> str:
     if submission.state is State.FORWARDED:
-        owed = ", and is owed its termination" if submission.cancel else ""
+        owed = ", and is owed its termination" if submission.owes_termination else ""
+        if submission.cancel and not submission.owes_termination and submission.error:
+            owed = f", and refuses to end it ({submission.error.code}); canceling it again asks again"
         told = ", and was told to terminate it" if submission.terminated_at else owed
         return f"Batch has it as job {submission.job_id}{told}."
     if submission.job_id:  # an answer that came too late
@@ -176,7 +181,9 @@ def _ending(submission: Submission) -> str:
         return f"It is {submission.state.value}; Batch made job {submission.job_id} of it all the same, and {told}."
     error = f": {submission.error.code}, {submission.error.message.rstrip('.')}" if submission.error else ""
     return {
-        State.REJECTED: f"Batch refused it, and an operator can put it back in line{error}.",
+        State.REJECTED: "It was rejected and closed."
+        if submission.closed
+        else f"It was rejected, and an operator can put it back in line{error}.",
         State.UNKNOWN: f"It may be in Batch, and a person must look{error}.",
         State.EXPIRED: "Its deadline came before it went to Batch.",
         State.CANCELED: "Its caller canceled it before it went to Batch.",

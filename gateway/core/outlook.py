@@ -48,7 +48,7 @@ class Outlook:
 
     async def with_forecast(self, submission: Submission) -> Submission:
         """A queued one with `estimated_forward_at`, where that can be said; any other as it is."""
-        if submission.state is not State.QUEUED or submission.position is None:
+        if submission.state is not State.QUEUED or submission.position is None or submission.sought:
             return submission
         expected_at = await self.expected_at(submission.share, submission.position)
         if expected_at is not None and submission.not_before is not None:

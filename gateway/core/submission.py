@@ -157,6 +157,9 @@ class Submission:
     deadline: datetime | None = None
     cancel: Cancel | None = None
     terminated_at: datetime | None = None
+    owes_termination: bool = False
+    sought: bool = False  # Batch is looked through for its job
+    closed: bool = False
     position: int | None = None
     not_before: datetime | None = None
     estimated_forward_at: datetime | None = None

@@ -40,8 +40,10 @@ class SubmissionChanges:
     async def redrive(self, wanted: SubmissionId) -> Change:
         return await self._run("redrive", wanted, [self._keys.wake])
 
-    async def resolve(self, wanted: SubmissionId, job_id: str | None, job_arn: str | None) -> Change:
-        args = [job_id or "", job_arn or "", self._retention_ms, self._alias_retention_ms]
+    async def resolve(
+        self, wanted: SubmissionId, job_id: str | None, job_arn: str | None, *, close: bool = False
+    ) -> Change:
+        args = [job_id or "", job_arn or "", self._retention_ms, self._alias_retention_ms, int(close)]
         return await self._run("resolve", wanted, args, self._keys.job(job_id or "-"))
 
     async def _run(self, command: str, wanted: SubmissionId, args: list[Any], *keys: str) -> Change:

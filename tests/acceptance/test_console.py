@@ -138,3 +138,9 @@ def test_a_gateway_that_is_not_there_is_told_apart(noun: str) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 3
     assert ended.stderr == "http://127.0.0.1:9 is not reachable: [Errno 111] Connection refused\n"
+
+
+def test_a_share_is_named_by_its_queues_arn_too(gateway: GatewayProcess) -> None:
+    arn = "arn:aws:batch:us-east-1:123456789012:job-queue/training"
+    assert "paused" in run(gateway, "shares", "pause", f"{arn}/vision")[1]
+    assert "training/vision" in run(gateway, "shares", "list")[1]

@@ -333,8 +333,8 @@ async def test_a_higher_priority_takes_one_to_the_front_and_batch_is_told_of_a_l
         (("list", "--watch", "--all"), "--watch goes with neither"),
         (("list", "--watch", "--json"), "--watch goes with neither"),
         (("cancel",), "Missing argument"),
-        (("resolve", NOBODYS), "either --not-submitted or --job"),
-        (("resolve", NOBODYS, "--not-submitted", "--job", "j"), "either --not-submitted or --job"),
+        (("resolve", NOBODYS), "one of --not-submitted, --job"),
+        (("resolve", NOBODYS, "--not-submitted", "--job", "j"), "one of --not-submitted, --job"),
         (("reprioritize", NOBODYS, "10000"), "is not in the range"),
     ],
 )

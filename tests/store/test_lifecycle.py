@@ -331,10 +331,12 @@ class Lifecycle(RuleBasedStateMachine):
     def resolve(self) -> None:
         wanted, one = self.one_of("unknown", "rejected")
         job_id = self.draw(None, self._job(wanted))
-        resolve = self.world.changes.resolve(wanted, job_id, "arn")
-        if job_id and one.job_id == job_id:
+        close = job_id is None and self.draw(*[False] * 3, True)
+        resolve = self.world.changes.resolve(wanted, job_id, "arn", close=close)
+        rejected = one.is_dead_letter and one.state == "rejected"
+        if (job_id and one.job_id == job_id) or (close and one.closed) or (rejected and not job_id and not close):
             assert self.unchanged(resolve).verdict == "same"
-        elif not one.is_dead_letter or (one.state == "rejected" and job_id):
+        elif not one.is_dead_letter or rejected != close:
             assert self.unchanged(resolve).verdict == "refused"
         elif job_id and job_id != f"job-{wanted}":
             change = self.unchanged(resolve)
@@ -345,7 +347,7 @@ class Lifecycle(RuleBasedStateMachine):
             if job_id:
                 one.get_job(job_id, self.now)
                 return
-            one.closed = one.state == "rejected"
+            one.closed = close
             one.end(one.early_end if one.cancel and not one.closed else "rejected", self.now)
 
     def _job(self, wanted: SubmissionId) -> str:

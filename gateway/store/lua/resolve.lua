@@ -4,26 +4,30 @@
 -- KEYS  1 string  the record
 --       2 string  the submission that Batch's job id stands for (unused without one)
 -- ARGV  1 id  2 prefix of the upstream's keys  3 job id, or empty for none  4 job ARN
---       5 retention of the record (ms)  6 retention of the job id (ms)
+--       5 retention of the record (ms)  6 retention of the job id (ms)  7 1 to close a rejected one
 -- Returns {'gone'}              nothing written
---         {'refused', record}   nothing written: it is no dead letter
---         {'same', record}      nothing written: it has that job
+--         {'refused', record}   nothing written: it is no dead letter of the right kind
+--         {'same', record}      nothing written: that is what it says
 --         {'owned', owner}      nothing written: the job is another submission's
 --         {'resolved', record}  written
 -- Guarantee: a job belongs to one submission; one that was to be canceled is owed its termination, or is canceled; a
--- rejected one that has no job is closed, drops what was asked, and expires.
+-- closed one drops what was asked, and expires.
 local id, prefix, job_id, job_arn = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local retention_ms, alias_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
+local retention_ms, alias_ms, close = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == '1'
 local now = math.floor(clock_us() / 1000)
 
 local record, rest, value = read_record(KEYS[1])
 if not record then
   return { 'gone' }
 end
-if job_id ~= '' and record.job_id == job_id then
+local waits = is_dead_letter(record)
+local rejected = waits and record.state == 'rejected'
+if (job_id ~= '' and record.job_id == job_id)
+  or (close and record.closed)
+  or (rejected and job_id == '' and not close) then
   return { 'same', value }
 end
-if not is_dead_letter(record) or (record.state == 'rejected' and job_id ~= '') then
+if not waits or rejected ~= close then
   return { 'refused', value }
 end
 redis.call('ZCARD', prefix .. 'errands')

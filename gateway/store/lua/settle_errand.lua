@@ -50,6 +50,9 @@ if verdict == 'found' or verdict == 'unknown' then
 end
 if verdict == 'done' or verdict == 'moot' then
   redis.call('ZREM', prefix .. 'errands', id)
+  if verdict == 'moot' then
+    record.error = { code = code, message = message }
+  end
   if kind == 'terminate' then
     record.terminate, record.terminated = nil, verdict == 'done' and now or nil
   end

@@ -77,7 +77,7 @@ class Lookup:
             found = await look(wanted)
             if found is not None and caller.sees(found):
                 return found
-        raise NotFoundError(f"No submission {wanted[:256]} is known here.")
+        raise NotFoundError(f"No submission {wanted[:256]} is known here.{await self._trace(wanted, caller)}")
 
     async def find_settled(self, submission: Submission, caller: Caller, seconds: float) -> Submission:
         """The submission once it has left `queued`; as it stands after so many seconds, or when this process drains."""
@@ -130,6 +130,16 @@ class Lookup:
             return None
         upstream = self._routes.of(canonical)
         return await self._stores[upstream.tag].get(canonical) if upstream else None
+
+    async def _trace(self, wanted: str, caller: Caller) -> str:
+        """What is still known of one whose record has expired. For operators: whose it was is not."""
+        try:
+            canonical = SubmissionId(str(UUID(wanted)))
+        except ValueError:
+            return ""
+        upstream = self._routes.of(canonical) if caller.operator else None
+        job_id = await self._stores[upstream.tag].job_of(canonical) if upstream else None
+        return f" Its record has expired; Batch made job {job_id} of it." if job_id else ""
 
     async def _by_job(self, wanted: str) -> Submission | None:
         arn = _JOB_ARN.fullmatch(wanted)

@@ -47,6 +47,12 @@ class SubmissionIndex:
             owner = await self._client.get(self._keys.job(job_id))
         return SubmissionId(owner.decode()) if owner else None
 
+    async def job_of(self, wanted: SubmissionId) -> str | None:
+        """Batch's job id of a submission, also after its record has expired."""
+        with store_errors():
+            job_id = await self._client.get(self._keys.alias(wanted))
+        return job_id.decode() if job_id else None
+
     async def denied_until(self, wanted: SubmissionId) -> datetime | None:
         """When the submission's queue and role, which IAM denies, are tried again; None where they are not denied."""
         with store_errors():

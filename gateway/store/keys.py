@@ -110,6 +110,10 @@ class Keys:
         """Zset of the share's submissions that wait for its rate, by when they are due, in ms."""
         return f"{self.root}held:{share}"
 
+    def alias(self, submission_id: str) -> str:
+        """String: Batch's job id of a submission, also after its record has expired."""
+        return f"{self.root}alias:{submission_id}"
+
     def job(self, job_id: str) -> str:
         """String: the submissionId of a job of Batch's."""
         return f"{self.root}job:{job_id}"

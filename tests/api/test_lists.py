@@ -192,3 +192,13 @@ async def test_another_ones_job_is_not_found(shared: InProcessGateway) -> None:
     for name in (made.json["submissionId"], FORWARDED.job_id):
         assert (await shared.show(name, headers=TEXT)).kind == (404, "not-found")
         assert (await shared.show(name, headers=VISION)).status == 200
+
+
+async def test_an_expired_record_leaves_its_job_for_operators_to_know(shared: InProcessGateway, client: Redis) -> None:
+    one = (await shared.post(submission(), headers=VISION)).json["submissionId"]
+    await shared.settle()
+    await client.delete(shared.store._keys.record(one))  # as its retention does in time
+    answer = await shared.show(one)
+    assert answer.kind == (404, "not-found")
+    assert f"Batch made job {FORWARDED.job_id} of it" in answer.json["detail"]
+    assert str(FORWARDED.job_id) not in (await shared.show(one, headers=VISION)).body.decode()

@@ -51,13 +51,17 @@ async def test_what_is_forwarded_drops_its_request_and_stays_known_for_a_while(w
     assert retention - 60 < await world.client.ttl(world.keys.record(wanted)) <= retention
     assert alias - 60 < await world.client.ttl(world.keys.job("job-1")) <= alias
     assert await world.client.get(world.keys.job("job-1")) == wanted.encode()
+    assert alias - 60 < await world.client.ttl(world.keys.alias(wanted)) <= alias
+    await world.client.delete(world.keys.record(wanted))  # as its retention does in time
+    assert await world.index.job_of(wanted) == "job-1"
+    assert await world.index.of_job("job-1") == wanted
 
 
 async def test_a_forwarded_submission_leaves_nothing_behind_but_its_record(world: World) -> None:
     await world.queue(1)
     await world.attempt(forwarded("job-1"))
     names = {name.decode().removeprefix(world.keys.root).split(":")[0] for name in await world.dump()}
-    assert names == {"upstream", "share", "sub", "job", "index", "namespaces"}
+    assert names == {"upstream", "share", "sub", "job", "alias", "index", "namespaces"}
     assert await world.client.ttl(world.keys.share(VISION)) > 6 * 24 * 3600
 
 

@@ -101,6 +101,13 @@ local function stand_for_a_look(standing, record, due)
   redis.call('ZADD', standing.prefix .. 'errands', int(due), standing.id)
 end
 
+-- Remembers which job a submission has, longer than its record: both ways, and the first one stays. `job_key` is the
+-- job's own. Writes alias.
+local function remember_job(prefix, id, job_key, job_id, alias_ms)
+  redis.call('SET', job_key, id, 'PX', int(alias_ms), 'NX')
+  redis.call('SET', prefix .. 'alias:' .. id, job_id, 'PX', int(alias_ms))
+end
+
 -- How one that is to end early ends, once no call can have made a job.
 local function early_end(cancel)
   return cancel.by == 'deadline' and 'expired' or 'canceled'

@@ -31,6 +31,7 @@ if not waits or rejected ~= close then
   return { 'refused', value }
 end
 redis.call('ZCARD', prefix .. 'errands')
+redis.call('EXISTS', prefix .. 'alias:' .. id)
 local owner = job_id ~= '' and redis.call('GET', KEYS[2])
 if owner and owner ~= id then
   return { 'owned', owner }
@@ -45,6 +46,6 @@ else
   record.state, record.job_id, record.job_arn, record.error = 'forwarded', job_id, job_arn, nil
   record.settled = now
   owe(record)
-  redis.call('SET', KEYS[2], id, 'PX', int(alias_ms))
+  remember_job(prefix, id, KEYS[2], job_id, alias_ms)
 end
 return { 'resolved', write_final(prefix, id, record, rest, now, retention_ms) }

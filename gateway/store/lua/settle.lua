@@ -50,6 +50,7 @@ local was_held = record.hold and redis.call('HEXISTS', KEYS[3], record.hold) == 
 redis.call('SCARD', KEYS[4])
 if job_id ~= '' then
   redis.call('EXISTS', KEYS[5])
+  redis.call('EXISTS', prefix .. 'alias:' .. id)
 end
 local told = { charged = false }
 
@@ -147,7 +148,7 @@ if final then
     count_out(standing, idle_ms)
   end
   if job_id ~= '' then
-    redis.call('SET', KEYS[5], id, 'PX', int(alias_ms), 'NX') -- a job belongs to one submission
+    remember_job(prefix, id, KEYS[5], job_id, alias_ms)
   end
   value = write_final(prefix, id, record, rest, now, retention_ms)
   if final == 'rejected' and queued then

@@ -30,6 +30,7 @@ if owner and owner ~= id then
   return { 'owned', owner }
 end
 local standing = standing_of(prefix, id, record)
+redis.call('EXISTS', prefix .. 'alias:' .. id)
 
 record.errand = nil
 if verdict == 'found' or verdict == 'unknown' then
@@ -39,7 +40,7 @@ if verdict == 'found' or verdict == 'unknown' then
   if verdict == 'found' then
     record.job_id, record.job_arn, record.error = job_id, job_arn, nil
     owe(record)
-    redis.call('SET', KEYS[2], id, 'PX', int(alias_ms))
+    remember_job(prefix, id, KEYS[2], job_id, alias_ms)
     redis.call('HINCRBY', prefix .. 'upstream', 'passed', 1)
   else
     record.error = { code = code, message = message }

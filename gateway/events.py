@@ -172,7 +172,7 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "upstream": "its name",
             "share": "queue/share",
             "queued": "submissions",
-            "oldest_seconds": "age of the first in line",
+            "oldest_seconds": "age of the oldest that is queued, wherever it stands",
             "weight": "of the share",
             "paused": "whether it waits aside",
         },

@@ -209,7 +209,7 @@ class ShareStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareStatus:
-    """A share as the fleet sees it: its backlog in submissions, the age of the first in its line in seconds.
+    """A share as the fleet sees it: its backlog in submissions, the age of the oldest of them in seconds.
 
     `overrides` are what operators set over the settings, by member name of the HTTP face.
     """

@@ -106,6 +106,10 @@ class Keys:
         """Zset of the share's ready submissions, by place."""
         return f"{self.root}ready:{share}"
 
+    def waiting(self, share: Share) -> str:
+        """Zset of the share's queued submissions, wherever they stand, by when they were accepted, in ms."""
+        return f"{self.root}waiting:{share}"
+
     def held(self, share: Share) -> str:
         """Zset of the share's submissions that wait for its rate, by when they are due, in ms."""
         return f"{self.root}held:{share}"

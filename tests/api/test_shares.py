@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gateway.core.ports import Wait
 from gateway.core.share import ShareLimits, ShareRule
-from tests.contract.in_process import in_process_gateway
+from tests.contract.in_process import FORWARDED, in_process_gateway
 from tests.examples import ACCOUNT, REGION, submission
 
 if TYPE_CHECKING:
@@ -171,3 +172,31 @@ async def test_a_share_shows_the_limits_in_force(client: Redis, prefix: str) -> 
         changed = (await change(gateway, {"rate": 1, "overLimit": "reject"})).json
         assert changed.items() >= {**settings, "rate": 1.0, "overLimit": "reject"}.items()
         assert (await change(gateway, {"rate": None, "overLimit": None})).json.items() >= settings.items()
+
+
+async def test_the_oldest_counts_wherever_it_stands(gateway: InProcessGateway) -> None:
+    await gateway.post()
+    leased = await gateway.lease()
+    young = await gateway.post(submission(schedulingPriority=9))
+    accepted = datetime.fromisoformat(young.json["acceptedAt"])
+    ages = []
+    for report in (None, FORWARDED):
+        if report:
+            await gateway.store.settle(leased, report)
+        ages.append((await gateway.get("/v1/shares/training/vision")).json["oldestSeconds"])
+    old_age, young_age = ages
+    assert old_age > 0
+    assert young_age <= (datetime.now(UTC) - accepted).total_seconds() + 0.01, "the old one is gone"
+    assert leased.submission.accepted_at <= accepted
+
+
+async def test_a_share_whose_every_submission_waits_elsewhere_has_an_age(client: Redis, prefix: str) -> None:
+    limits = ShareLimits(rate=0.01, burst=1, over_limit="delay")
+    rule = ShareRule(queue="training", share="vision", limits=limits)
+    async with in_process_gateway(client, prefix, rules=(rule,)) as gateway:
+        await gateway.post()
+        await gateway.settle()
+        await gateway.post()
+        shown = (await gateway.get("/v1/shares/training/vision")).json
+    assert shown["queued"] == 1
+    assert shown["oldestSeconds"] is not None

@@ -23,6 +23,8 @@ local function standing_of(prefix, id, record)
     record_key = prefix .. 'sub:' .. id,
     ready_key = prefix .. 'ready:' .. share,
     held_key = prefix .. 'held:' .. share,
+    waiting_key = prefix .. 'waiting:' .. share,
+    at = record.at,
     share_key = prefix .. 'share:' .. share,
   }
   local tags = redis.call('HMGET', standing.share_key, 'finish', 'paused', 'overridden', 'weight', 'o_weight')
@@ -35,17 +37,19 @@ local function standing_of(prefix, id, record)
   standing.ready = redis.call('ZCARD', standing.ready_key)
   standing.in_ready = redis.call('ZSCORE', standing.ready_key, id)
   standing.held = redis.call('ZCARD', standing.held_key)
+  redis.call('ZCARD', standing.waiting_key)
   for _, name in ipairs({ 'delayed', 'leased', 'errands', 'deadlines' }) do
     redis.call('ZCARD', prefix .. name)
   end
   return standing
 end
 
--- Counts a submission in: upstream, backlog, queues, share. The caller gives it a place.
+-- Counts a submission in: upstream, backlog, queues, share, waiting. The caller gives it a place.
 local function count_in(standing)
   redis.call('HINCRBY', standing.prefix .. 'upstream', 'queued', 1)
   redis.call('HINCRBY', standing.prefix .. 'upstream', 'bytes', standing.size)
   redis.call('ZINCRBY', standing.prefix .. 'backlog', 1, standing.share)
+  redis.call('ZADD', standing.waiting_key, int(standing.at), standing.id)
   if standing.backlog == 0 then
     redis.call('HINCRBY', standing.prefix .. 'queues', standing.queue, 1)
     redis.call('PERSIST', standing.share_key)
@@ -77,6 +81,7 @@ end
 -- Counts it out, once it stands nowhere. An idle share is forgotten after a while.
 local function count_out(standing, idle_ms)
   redis.call('ZREM', standing.prefix .. 'deadlines', standing.id)
+  redis.call('ZREM', standing.waiting_key, standing.id)
   redis.call('HINCRBY', standing.prefix .. 'upstream', 'queued', -1)
   redis.call('HINCRBY', standing.prefix .. 'upstream', 'bytes', -standing.size)
   if standing.backlog > 1 then

@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from gateway.api.bodies import json_object, known_query
-from gateway.api.codec import Whole, encode, printable, pydantic_findings
+from gateway.api.change import Change, change_in
+from gateway.api.codec import Whole, encode, printable
 from gateway.api.keys import CALLER, CHANGES, INTAKE, LOG, REQUEST_ID
 from gateway.api.submissions import SUBMISSION_PATH, tell_about
-from gateway.core.errors import InvalidChangeError
 
 if TYPE_CHECKING:
     from gateway.core.submission import Submission
 
 
-class _Change(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
-
-
-class Cancel(_Change):
+class Cancel(Change):
     """`reason` is for TerminateServiceJob, should Batch have the job."""
 
     reason: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(printable)] | None = None
 
 
-class Priority(_Change):
+class Priority(Change):
     """As SubmitServiceJob has it."""
 
     scheduling_priority: Annotated[int, Whole, Field(ge=0, le=9999)]
 
 
-class Resolution(_Change):
+class Resolution(Change):
     """What a person found out, or decided: one of them."""
 
     not_submitted: Literal[True] | None = None
@@ -49,9 +43,6 @@ class Resolution(_Change):
         return self
 
 
-ChangeBody = TypeVar("ChangeBody", bound=_Change)
-
-
 def routes() -> list[web.AbstractRouteDef]:
     return [
         web.patch(SUBMISSION_PATH, reprioritize),
@@ -63,14 +54,14 @@ def routes() -> list[web.AbstractRouteDef]:
 
 async def cancel(request: web.Request) -> web.Response:
     """200 when it has ended, 202 while Batch is still to be asked."""
-    body = await _body(request, Cancel, optional=True)
+    body = await change_in(request, Cancel, optional=True)
     changed = await request.app[CHANGES].cancel(request.match_info["id"], request[CALLER], body.reason or "")
     return await _answer(request, changed.submission, "cancel", 200 if changed.done else 202)
 
 
 async def reprioritize(request: web.Request) -> web.Response:
     """200 where it has its new place in line, 202 where Batch is still to be told."""
-    body = await _body(request, Priority)
+    body = await change_in(request, Priority)
     changed = await request.app[CHANGES].reprioritize(
         request.match_info["id"], request[CALLER], body.scheduling_priority
     )
@@ -79,33 +70,18 @@ async def reprioritize(request: web.Request) -> web.Response:
 
 async def redrive(request: web.Request) -> web.Response:
     """202: it is queued again."""
-    await _no_body(request)
+    await change_in(request, Change, optional=True)
     submission = await request.app[CHANGES].redrive(request.match_info["id"], request[CALLER])
     return await _answer(request, submission, "redrive", 202)
 
 
 async def resolve(request: web.Request) -> web.Response:
     """200: it is forwarded, rejected, or ended as its caller wished."""
-    body = await _body(request, Resolution)
+    body = await change_in(request, Resolution)
     submission = await request.app[CHANGES].resolve(
         request.match_info["id"], request[CALLER], body.job_id, close=body.close is not None
     )
     return await _answer(request, submission, "resolve", 200)
-
-
-async def _body(request: web.Request, model: type[ChangeBody], *, optional: bool = False) -> ChangeBody:
-    known_query(request)
-    body: dict[str, Any] = {}
-    if request.can_read_body or not optional:
-        body = await json_object(request)
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        raise InvalidChangeError("The change is not valid; see errors.", findings=pydantic_findings(error)) from error
-
-
-async def _no_body(request: web.Request) -> None:
-    await _body(request, _Change, optional=True)
 
 
 async def _answer(request: web.Request, submission: Submission, change: str, status: int) -> web.Response:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from gateway.api.bodies import json_object, known_query
-from gateway.api.codec import Whole, pydantic_findings
+from gateway.api.bodies import known_query
+from gateway.api.change import Change, change_in
+from gateway.api.codec import Whole
 from gateway.api.keys import CALLER, LOG, REQUEST_ID, ROUTES, SHARE_RULES, SHARES, Told
-from gateway.core.errors import InvalidChangeError, NotFoundError
+from gateway.core.errors import NotFoundError
 from gateway.core.share import Share
 
 if TYPE_CHECKING:
@@ -31,10 +31,8 @@ def _none_or_one_in_1000_seconds(rate: float) -> float:
     return rate
 
 
-class ShareChange(BaseModel):
+class ShareChange(Change):
     """What an operator sets; null puts the settings' value back."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
 
     rate: Annotated[float, Field(ge=0, le=1e6), AfterValidator(_none_or_one_in_1000_seconds)] | None = None
     burst: Annotated[int, Whole, Field(ge=1, le=1_000_000)] | None = None
@@ -75,11 +73,7 @@ async def change(request: web.Request) -> web.Response:
     """Change limits, weight or pause of one share, at once for every replica."""
     request[CALLER].must_be_operator()
     upstream, share = _of(request)
-    body = await json_object(request)
-    try:
-        changes = ShareChange.model_validate(body).model_dump(exclude_unset=True, by_alias=True)
-    except ValidationError as error:
-        raise InvalidChangeError("The change is not valid; see errors.", findings=pydantic_findings(error)) from error
+    changes = (await change_in(request, ShareChange)).model_dump(exclude_unset=True, by_alias=True)
     changed = await request.app[SHARES][upstream.tag].set_share(
         share,
         {name: _text(value) for name, value in changes.items()},

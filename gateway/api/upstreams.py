@@ -5,23 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
-from gateway.api.bodies import json_object, known_query
-from gateway.api.codec import pydantic_findings, timestamp
+from gateway.api.bodies import known_query
+from gateway.api.change import Change, change_in
+from gateway.api.codec import timestamp
 from gateway.api.keys import CALLER, LOG, REQUEST_ID, ROUTES, UPSTREAMS
-from gateway.core.errors import InvalidChangeError, NotFoundError
+from gateway.core.errors import NotFoundError
 
 if TYPE_CHECKING:
     from gateway.core.ports import UpstreamStatus, UpstreamStore
     from gateway.core.upstream import Upstream
 
 
-class UpstreamChange(BaseModel):
+class UpstreamChange(Change):
     """What an operator sets; null switches on again, and puts the settings' rate back."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
 
     accepting: bool | None = None
     forwarding: bool | None = None
@@ -53,11 +51,7 @@ async def change(request: web.Request) -> web.Response:
     """Switch acceptance or forwarding, or change the rate, at once for every replica."""
     request[CALLER].must_be_operator()
     upstream, store = _of(request)
-    body = await json_object(request)
-    try:
-        changes = UpstreamChange.model_validate(body).model_dump(exclude_unset=True, by_alias=True)
-    except ValidationError as error:
-        raise InvalidChangeError("The change is not valid; see errors.", findings=pydantic_findings(error)) from error
+    changes = (await change_in(request, UpstreamChange)).model_dump(exclude_unset=True, by_alias=True)
     changed = await store.set_upstream({name: _text(value) for name, value in changes.items()})
     request.app[LOG].info(
         "upstream_changed",

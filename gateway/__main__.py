@@ -23,8 +23,9 @@ from gateway.emulator.command import emulator_command
 from gateway.settings import Settings, SettingsError, load_settings, without_effect
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
+    from gateway.core.audit import Audited
     from gateway.runtime import Role
 
 REFUSED, WRONG_USE, NOT_REACHABLE = 1, 2, 3
@@ -94,14 +95,20 @@ def serve(config: Path | None, role: Role, workers: int, *, shared_port: bool) -
 @main.command()
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")
-def check(config: Path | None, *, as_json: bool) -> None:
-    """Check the settings, the store's promise, and that no queue moves away from where its submissions still are."""
+@click.option("--store", "with_store", is_flag=True, help="Audit all that the store holds, at once, too.")
+def check(config: Path | None, *, as_json: bool, with_store: bool) -> None:
+    """Check the settings, the store's promise, and that no queue moves away from where its submissions still are.
+
+    With --store also that the store is as its commands leave it: each submission in its one place, each count right.
+    """
     settings = _settings(config, as_json=as_json)
     from gateway.core.errors import StoreUnavailableError
     from gateway.core.upstream import Routes, Upstream
-    from gateway.store.connection import connect
-    from gateway.store.durability import shortcomings
+    from gateway.store.connection import Connections
+    from gateway.store.durability import Promise, read_facts, reservations, shortcomings
     from gateway.store.holdings import moved_queues
+    from gateway.store.keys import Keys
+    from gateway.store.versions import newer_writer
 
     routes = Routes(
         [
@@ -110,17 +117,33 @@ def check(config: Path | None, *, as_json: bool) -> None:
         ]
     )
 
-    async def look() -> list[str]:
-        async with connect(settings.store.url) as client:
-            broken = await shortcomings(client, settings.store.durability)
-            return [*broken, *await moved_queues(client, settings.store.prefix, routes)]
+    async def look() -> tuple[list[str], list[str]]:
+        """(problems, notes)"""
+        promise = Promise(durability=settings.store.durability, replicas=settings.store.replicas)
+        async with Connections(settings.store.url) as connections:
+            seen = [
+                await read_facts(client)
+                for client in {connections.to(Keys(settings.store.prefix, one.tag).root) for one in routes}
+            ]
+            newer = [
+                sentence
+                for keys in (Keys(settings.store.prefix, one.tag) for one in routes)
+                for sentence in await newer_writer(connections.to(keys.root), keys)
+            ]
+            moved = newer or await moved_queues(connections, settings.store.prefix, routes)
+        problems = [one.sentence for facts in seen for one in shortcomings(facts, promise)]
+        notes = [one for facts in seen for one in reservations(facts, promise)]
+        return [*dict.fromkeys(problems), *moved], [*dict.fromkeys(notes)]
 
     try:
-        problems = asyncio.run(look())
+        problems, notes = asyncio.run(look())
+        audits = asyncio.run(_audits(settings)) if with_store else None
     except StoreUnavailableError as error:
         _answer(as_json, ok=False, problems=[f"store.url: the store does not answer as it should: {error.cause}"])
         raise SystemExit(NOT_REACHABLE) from error
-    _answer(as_json, ok=not problems, problems=problems, notes=without_effect(settings))
+    notes = [*without_effect(settings), *notes]
+    problems += [f"store: {name}: {one}" for name, audited in (audits or {}).items() for one in audited.sentences]
+    _answer(as_json, ok=not problems, problems=problems, notes=notes, audits=audits)
     raise SystemExit(REFUSED if problems else 0)
 
 
@@ -150,10 +173,44 @@ def _settings(config: Path | None, *, as_json: bool = False) -> Settings:
         raise SystemExit(REFUSED) from error
 
 
-def _answer(as_json: bool, *, ok: bool, problems: list[str], notes: Sequence[str] = ()) -> None:  # noqa: FBT001
+async def _audits(settings: Settings) -> dict[str, Audited]:
+    """A whole round over each upstream's part of the store, by the upstream's name."""
+    from gateway.core.audit import whole_round
+    from gateway.core.identity import upstream_tag
+    from gateway.store.audit import StoreAudit
+    from gateway.store.bounds import StoreBounds
+    from gateway.store.connection import Connections
+    from gateway.store.keys import Keys
+
+    store = settings.store
+    bounds = StoreBounds(
+        retention_seconds=store.retention_seconds, alias_retention_seconds=store.alias_retention_seconds
+    )
+    found = {}
+    async with Connections(store.url) as connections:
+        for one in settings.upstream:
+            keys = Keys(store.prefix, upstream_tag(one.account, one.region))
+            audit = StoreAudit(connections.to(keys.root), keys, bounds=bounds)
+            await audit.open()
+            found[one.name] = await whole_round(audit)
+    return found
+
+
+def _answer(
+    as_json: bool,  # noqa: FBT001
+    *,
+    ok: bool,
+    problems: list[str],
+    notes: Sequence[str] = (),
+    audits: Mapping[str, Audited] | None = None,
+) -> None:
+    """`audits` by the upstream's name, where the store was audited."""
     if as_json:
-        click.echo(json.dumps({"ok": ok, "problems": problems, "notes": list(notes)}))
+        told = {} if audits is None else {"audits": [{"upstream": name, **one.told} for name, one in audits.items()]}
+        click.echo(json.dumps({"ok": ok, "problems": problems, "notes": list(notes), **told}))
         return
+    for name, audited in (audits or {}).items():
+        click.echo(f"Audit of {name}: {audited.summary}.")
     for note in notes:
         click.echo(f"Note: {note}.")
     for problem in problems:

@@ -39,6 +39,7 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "durability": "what a 202 promises",
             "upstreams": "names of the upstreams",
             "version": "of the gateway",
+            "record_version": "what new records in the store get: gateways that read it can take over",
         },
     ),
     "queue_moved": (
@@ -81,7 +82,7 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             **_ATTEMPT,
             "lease": "number of the lease, which fences",
             "outcome": "what the call proved: submitted, throttled, not_sent, credentials, denied, transient, refused, "
-            "unclear; or given_back, exhausted where none was made",
+            "unclear; or found, not_certain, given_back, unconfirmed, exhausted where none was made",
             "verdict": "what settling did: settled, late, stale, gone, unsettled",
             "state": "the submission's state after it",
             "charged": "whether the try counts against max_attempts",
@@ -192,6 +193,27 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "accepting": "false where operators switched acceptance off",
             "forwarding": "false where operators switched forwarding off",
             "condition": "calling, throttled (Batch told to wait), held (credentials), outage or stopped (operators)",
+        },
+    ),
+    "audit": (
+        "Once a minute for each upstream, by one process of the fleet: the store was looked at, a little at a time.",
+        {
+            "upstream": "its name",
+            "looked_at": "submissions, shares and pointers to jobs, each as often as it was met",
+            "drifts": "how much was wrong; audit_drift lines say what",
+            "round_seconds": "how long it took to look at everything, null where that goes on in the next minute",
+            "bytes_compared": "whether the count of bytes was held against the records: only where none came or went",
+        },
+    ),
+    "audit_drift": (
+        "Something in the store is as no command leaves it; nothing is mended. `gateway check --store` looks anew.",
+        {
+            "upstream": "its name",
+            "kind": "what kind of thing is wrong, as gateway/core/audit.py lists them",
+            "ids": "submissionIds, shares or keys that it is about, at most 20",
+            "count": "how many there are",
+            "problem": "what is wrong with the first of them",
+            "remedy": "what an operator can do",
         },
     ),
     "store_unavailable": (

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, Protocol
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -19,12 +18,14 @@ from gateway.api.codec import Decoder
 from gateway.batch.batch_client import Endpoint, open_batch_client
 from gateway.batch.payload import TrainingJobCheck
 from gateway.batch.reconcile import ERRAND_CONNECTIONS
+from gateway.core.audit import SelfAudit
 from gateway.core.changes import Changes
 from gateway.core.errands import Errands
 from gateway.core.errors import StoreUnavailableError
 from gateway.core.explanation import Explainer
 from gateway.core.forwarder import Forwarder
 from gateway.core.intake import Intake
+from gateway.core.job_search import JobSearch
 from gateway.core.journal import Journal
 from gateway.core.lookup import Lookup
 from gateway.core.outlook import Outlook
@@ -32,17 +33,21 @@ from gateway.core.pace import PaceRules
 from gateway.core.share import ShareLimits, ShareRule, ShareRules
 from gateway.core.status import StatusReport
 from gateway.core.upstream import Routes, Upstream
+from gateway.store.audit import StoreAudit
 from gateway.store.bounds import StoreBounds
 from gateway.store.changes import SubmissionChanges
-from gateway.store.connection import connect
-from gateway.store.durability import StoreWatch
+from gateway.store.confirming import Confirmer
+from gateway.store.connection import Connections
+from gateway.store.durability import Promise, StoreWatch
 from gateway.store.errands import ErrandQueue
 from gateway.store.hints import Hints
 from gateway.store.holdings import UpstreamNote, moved_queues
 from gateway.store.index import SubmissionIndex
-from gateway.store.keys import Keys
+from gateway.store.keys import Keys, noted_upstreams
 from gateway.store.redis_store import RedisStore
+from gateway.store.store_url import parse_store_url
 from gateway.store.sweep import IndexSweep
+from gateway.store.versions import VERSION_WRITTEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +88,7 @@ class OpenUpstream:
     upstream: Upstream
     keys: Keys
     pace: PaceRules
+    watch: StoreWatch
     store: RedisStore
     index: SubmissionIndex
     changes: SubmissionChanges
@@ -109,6 +115,7 @@ class Gateway:
         self._aws_keys = aws_keys
         self._shared_port = shared_port
         self._draining = asyncio.Event()
+        self._watches: dict[int, StoreWatch] = {}
 
     async def run(
         self,
@@ -125,29 +132,27 @@ class Gateway:
         breaks a part later.
         """
         async with AsyncExitStack() as opened:
-            client = connect(self._settings.store.url)
-            opened.push_async_callback(client.aclose)
-            forwarding = connect(self._settings.store.url)  # of its own: callers who wait must not hold forwarding up
-            opened.push_async_callback(forwarding.aclose)
-            watch = StoreWatch(client, self._settings.store.durability, self._log)
-            await watch.look()
-            if watch.seen_broken:
-                raise PromiseBrokenError("\n".join(watch.seen_broken))
-            parts: list[Part] = [watch]
-            upstreams = [self._upstream(section, client, watch) for section in self._settings.upstream]
-            await self._tell_of_moves(client, upstreams)
+            connections = await opened.enter_async_context(Connections(self._settings.store.url))
+            # of its own: callers who wait must not hold forwarding up
+            forwarding = await opened.enter_async_context(Connections(self._settings.store.url))
+            upstreams = [self._upstream(section, connections) for section in self._settings.upstream]
+            watches = list(self._watches.values())
+            await self._look_first(watches)
+            parts: list[Part] = [*watches]
+            await self._tell_of_moves(connections, upstreams)
             for section, upstream in zip(self._settings.upstream, upstreams, strict=True):
                 parts.append(upstream.hints)
                 if self._role != "api":
                     parts += await self._forwarding(opened, section, upstream, forwarding)
-            parts.append(UpstreamNote(client, self._settings.store.prefix, [one.upstream for one in upstreams]))
+            note = connections.to(noted_upstreams(self._settings.store.prefix))
+            parts.append(UpstreamNote(note, self._settings.store.prefix, [one.upstream for one in upstreams]))
             port = None
             if self._role != "forwarder":
                 rules = _share_rules(self._settings)
                 outlooks = {one.upstream.tag: Outlook(one.store, rules) for one in upstreams}
                 for outlook in outlooks.values():
                     opened.push_async_callback(outlook.aclose)
-                port = await self._listen(opened, self._app(upstreams, outlooks, rules, watch))
+                port = await self._listen(opened, self._app(upstreams, outlooks, rules))
             gc.freeze()  # what is there by now stays: a collection that walks through it holds requests up for 50 ms
             self._tell_started(port)
             started(port or 0)
@@ -185,26 +190,54 @@ class Gateway:
                 task.cancel()
             self._drained_seconds = time.monotonic() - began
 
-    def _upstream(self, section: UpstreamSettings, client: Redis, watch: StoreWatch) -> OpenUpstream:
+    async def _look_first(self, watches: list[StoreWatch]) -> None:
+        """What nobody but an operator can mend ends the process here; what may pass makes it unready."""
+        lasting = []
+        for watch in watches:
+            await watch.look()
+            lasting += [one.sentence for one in watch.shortcomings if not one.passing]
+        if lasting:
+            raise PromiseBrokenError("\n".join(dict.fromkeys(lasting)))
+
+    def _watch(self, client: Redis) -> StoreWatch:
+        """One a server: upstreams share it, or have one each where each has a primary of its own."""
+        if id(client) not in self._watches:
+            store = self._settings.store
+            promise = Promise(durability=store.durability, replicas=store.replicas)
+            self._watches[id(client)] = StoreWatch(client, promise, self._log)
+        return self._watches[id(client)]
+
+    def _missing(self) -> list[str]:
+        """What this process lacks to be ready, in sentences."""
+        missing = [one for watch in self._watches.values() for one in watch.missing]
+        return [*dict.fromkeys(missing), *(["This process is draining."] if self._draining.is_set() else [])]
+
+    def _upstream(self, section: UpstreamSettings, connections: Connections) -> OpenUpstream:
         upstream = _upstream(section)
         keys, bounds = Keys(self._settings.store.prefix, upstream.tag), self._bounds()
         pace = PaceRules(rate=section.rate, burst=section.burst)
+        client = connections.to(keys.root)
+        watch = self._watch(client)
+        watch.mind(keys)
+        confirmer = Confirmer(client, keys, lambda: watch.confirmation)
         return OpenUpstream(
             upstream=upstream,
             keys=keys,
             pace=pace,
-            store=RedisStore(client, keys, pace=pace, bounds=bounds, promise=lambda: watch.broken_promises),
+            watch=watch,
+            store=RedisStore(client, keys, pace=pace, bounds=bounds, confirmer=confirmer),
             index=SubmissionIndex(client, keys),
-            changes=SubmissionChanges(client, keys, bounds=bounds),
+            changes=SubmissionChanges(client, keys, bounds=bounds, confirmer=confirmer),
             hints=Hints(client, keys),
             journal=Journal(section.name, self._log),
         )
 
     async def _forwarding(
-        self, opened: AsyncExitStack, section: UpstreamSettings, upstream: OpenUpstream, client: Redis
+        self, opened: AsyncExitStack, section: UpstreamSettings, upstream: OpenUpstream, connections: Connections
     ) -> list[Part]:
         """What one upstream needs to be forwarded, on the store's connections of its own."""
-        forward, bounds = self._settings.forward, self._bounds()
+        forward, bounds, client = self._settings.forward, self._bounds(), connections.to(upstream.keys.root)
+        confirmer = Confirmer(client, upstream.keys, lambda: upstream.watch.confirmation)
         batch = await opened.enter_async_context(
             open_batch_client(
                 Endpoint(
@@ -218,8 +251,10 @@ class Gateway:
                 call_timeout_seconds=forward.call_timeout_seconds,
             )
         )
+        queue = ErrandQueue(client, upstream.keys, bounds=bounds)
         forwarder = Forwarder(
-            store=RedisStore(client, upstream.keys, pace=upstream.pace, bounds=bounds),
+            search=JobSearch(batch=batch.errands, owners=queue),
+            store=RedisStore(client, upstream.keys, pace=upstream.pace, bounds=bounds, confirmer=confirmer),
             batch=batch,
             wakeup=upstream.hints,
             journal=upstream.journal,
@@ -229,7 +264,7 @@ class Gateway:
             concurrency=forward.concurrency,
         )
         errands = Errands(
-            store=ErrandQueue(client, upstream.keys, bounds=bounds),
+            store=queue,
             batch=batch.errands,
             journal=upstream.journal,
             concurrency=ERRAND_CONNECTIONS,
@@ -240,11 +275,10 @@ class Gateway:
             errands,
             StatusReport(upstream=section.name, store=upstream.store, log=self._log),
             IndexSweep(upstream.index, retention_seconds=bounds.retention_seconds),
+            SelfAudit(upstream=section.name, store=StoreAudit(client, upstream.keys, bounds=bounds), log=self._log),
         ]
 
-    def _app(
-        self, upstreams: list[OpenUpstream], outlooks: dict[str, Outlook], rules: ShareRules, watch: StoreWatch
-    ) -> web.Application:
+    def _app(self, upstreams: list[OpenUpstream], outlooks: dict[str, Outlook], rules: ShareRules) -> web.Application:
         http = self._settings.http
         routes = Routes([one.upstream for one in upstreams])
         stores = {one.upstream.tag: one.store for one in upstreams}
@@ -291,7 +325,7 @@ class Gateway:
             upstream_stores=stores,
             log=self._log,
             draining=self._draining,
-            missing=lambda: watch.missing + (["This process is draining."] if self._draining.is_set() else []),
+            missing=self._missing,
         )
 
     async def _listen(self, opened: AsyncExitStack, app: web.Application) -> int:
@@ -323,24 +357,24 @@ class Gateway:
             attempt_window_seconds=forward.attempt_window_seconds,
         )
 
-    async def _tell_of_moves(self, client: Redis, upstreams: list[OpenUpstream]) -> None:
+    async def _tell_of_moves(self, connections: Connections, upstreams: list[OpenUpstream]) -> None:
         """What `gateway check` refuses is loud here, and no more: a gateway that does not start takes nothing."""
         routes = Routes([one.upstream for one in upstreams])
         with suppress(StoreUnavailableError):
-            for problem in await moved_queues(client, self._settings.store.prefix, routes):
+            for problem in await moved_queues(connections, self._settings.store.prefix, routes):
                 self._log.error("queue_moved", problem=problem)
 
     def _tell_started(self, port: int | None) -> None:
-        store = urlsplit(self._settings.store.url)
         self._log.info(
             "started",
             role=self._role,
             host=self._settings.http.host if port else None,
             port=port,
-            store=store.hostname or store.path,
+            store=parse_store_url(self._settings.store.url).place,
             durability=self._settings.store.durability,
             upstreams=[one.name for one in self._settings.upstream],
             version=version("batch-gateway"),
+            record_version=VERSION_WRITTEN,
         )
 
 

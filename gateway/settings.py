@@ -11,7 +11,6 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +24,7 @@ from pydantic import (
 )
 
 from gateway.core.identity import upstream_tag
+from gateway.store.store_url import parse_store_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -113,27 +113,8 @@ class StoreSettings(_Section):
     @field_validator("url")
     @classmethod
     def _scheme_is_served(cls, url: str) -> str:
-        scheme = urlsplit(url).scheme
-        if scheme in ("redis+sentinel", "redis+cluster"):
-            raise ValueError(f"{scheme}:// is not built yet; use redis://, rediss:// or unix://")
-        if scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
-        try:
-            parts = urlsplit(url)
-            database = parts.path.strip("/") if scheme != "unix" else ""
-            valid = parts.port != 0 and (database == "" or database.isdecimal())
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ValueError("must be like redis://host:6379/0: a port from 1 to 65535 and the number of a database")
+        parse_store_url(url)
         return url
-
-    @field_validator("durability")
-    @classmethod
-    def _durability_is_built(cls, durability: str) -> str:
-        if durability == "replicated":
-            raise ValueError("replicated is not built yet; use fsync, with a store that has appendfsync always")
-        return durability
 
 
 class AuthSettings(_Section):
@@ -237,7 +218,7 @@ class Settings(_Section):
 
 
 # Named by the design and without effect yet.
-NOT_BUILT = ("http.wait_seconds", "http.trusted_proxies", "store.replicas", "auth.secrets_file")
+NOT_BUILT = ("http.wait_seconds", "http.trusted_proxies", "auth.secrets_file")
 
 
 def without_effect(settings: Settings) -> list[str]:
@@ -248,6 +229,8 @@ def without_effect(settings: Settings) -> list[str]:
         here = getattr(settings, section)
         if getattr(here, key) != type(here).model_fields[key].default:
             notes.append(f"{name} has no effect yet")
+    if settings.store.replicas != 1 and settings.store.durability != "replicated":
+        notes.append(f"store.replicas has no effect: store.durability is {settings.store.durability}")
     for number, upstream in enumerate(settings.upstream):
         if upstream.describe_rate != UpstreamSettings.model_fields["describe_rate"].default:
             notes.append(f"upstream.{number}.describe_rate has no effect yet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -197,3 +198,65 @@ async def test_a_gateway_that_starts_with_a_move_says_so_loudly(
     line = await asyncio.to_thread(told)
     assert line["level"] == "error"
     assert "the queue training still has 1 queued at east" in str(line["problem"])
+
+
+# ---- gateway check --store
+
+
+async def audit(deployment: Deployment, *arguments: str) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of `gateway check --store` over a store that `east` is served from."""
+    config = deployment.folder / "same.toml"
+    config.write_text(
+        f'[store]\nurl = "{deployment.url}"\nprefix = "{deployment.prefix}"\ndurability = "memory"\n{section(EAST)}'
+    )
+    result = await asyncio.to_thread(
+        CliRunner().invoke, main, ["check", "--store", *arguments, "--config", str(config)]
+    )
+    return result.exit_code, result.stdout, result.stderr
+
+
+async def test_a_store_as_its_commands_leave_it_passes_the_audit(deployment: Deployment) -> None:
+    for token in ("a", "b", "c"):
+        await deployment.queue(token, share=token)
+    code, out, err = await audit(deployment)
+    assert (code, err) == (0, "")
+    assert re.search(r"^Audit of east: \d+ looked at in \d\.\d s, 0 wrong\.$", out, re.MULTILINE)
+    code, out, _ = await audit(deployment, "--json")
+    answer = json.loads(out)
+    assert (code, answer["ok"], answer["problems"]) == (0, True, [])
+    (one,) = answer["audits"]
+    assert (one["upstream"], one["drifts"], one["bytesCompared"]) == ("east", [], True)
+    assert one["lookedAt"] > 10
+
+
+async def test_an_audit_names_what_is_wrong_and_what_to_do(deployment: Deployment) -> None:
+    await deployment.queue("a")
+    wanted = new_submission("a").submission_id
+    keys = Keys(deployment.prefix, EAST.tag)
+    await deployment.client.delete(keys.record(wanted))
+    code, out, err = await audit(deployment)
+    assert code == 1
+    assert "Audit of east: " in out
+    assert "sound" not in out
+    assert re.match(
+        f"store: east: lost: {wanted}: it stands in (ready|waiting):training/vision, but has no record", err
+    )
+    assert "Find the job in Batch" in err
+    code, out, _ = await audit(deployment, "--json")
+    answer = json.loads(out)
+    assert (code, answer["ok"], len(answer["problems"])) == (1, False, 1)
+    assert {(drift["kind"], drift["about"]) for drift in answer["audits"][0]["drifts"]} == {("lost", wanted)}
+    assert answer["audits"][0]["remedies"].keys() == {"lost"}
+    assert not await deployment.client.exists(keys.record(wanted)), "an audit mends nothing"
+
+
+async def test_without_store_nothing_is_audited(deployment: Deployment) -> None:
+    await deployment.client.zadd(Keys(deployment.prefix, EAST.tag).active, {"training/nobody": 0})
+    assert await deployment.check(section(EAST)) == (0, [])
+
+
+async def test_a_store_that_is_not_reachable_is_not_audited(deployment: Deployment) -> None:
+    away = replace(deployment, url=f"unix://{deployment.folder}/nobody.sock")
+    assert (await audit(away))[0] == 3
+    code, out, _ = await audit(away, "--json")
+    assert (code, json.loads(out)["ok"]) == (3, False)

@@ -318,17 +318,17 @@ REFUSED = {
         UPSTREAM + UPSTREAM.replace("us-east-1", "eu-west-1"),
         "file: upstream: two upstreams have the same name",
     ),
-    "sentinel": (
-        UPSTREAM + '[store]\nurl = "redis+sentinel://a/b"',
-        "file: store.url: redis+sentinel:// is not built yet; use redis://, rediss:// or unix://",
+    "a sentinel without a name": (
+        UPSTREAM + '[store]\nurl = "redis+sentinel://:secret@a,b"',
+        "file: store.url: must be like redis+sentinel://host:26379,host:26379/name-of-the-primary/0",
     ),
-    "cluster": (
-        UPSTREAM + '[store]\nurl = "redis+cluster://a"',
-        "file: store.url: redis+cluster:// is not built yet; use redis://, rediss:// or unix://",
+    "a cluster with a database": (
+        UPSTREAM + '[store]\nurl = "redis+cluster://:secret@a/3"',
+        "file: store.url: must be like redis+cluster://host:6379,host:6379 (a cluster has the database 0 alone)",
     ),
-    "replicated": (
-        UPSTREAM + '[store]\ndurability = "replicated"',
-        "file: store.durability: replicated is not built yet; use fsync, with a store that has appendfsync always",
+    "a node without a port that can be": (
+        UPSTREAM + '[store]\nurl = "redis+cluster://a:1,b:x"',
+        "file: store.url: must be like redis+cluster://host:6379,host:6379 (a cluster has the database 0 alone)",
     ),
     "authentication": (
         UPSTREAM + '[auth]\nmode = ["keys"]',

@@ -33,6 +33,7 @@ TABLE: dict[type[errors.GatewayError], tuple[str, int]] = {
     errors.BacklogFullError: ("backlog-full", 503),
     errors.DeadlineUnreachableError: ("deadline-unreachable", 503),
     errors.NotAcceptingError: ("not-accepting", 503),
+    errors.DurabilityUnconfirmedError: ("durability-unconfirmed", 503),
     errors.StoreUnavailableError: ("store-unavailable", 503),
     errors.NotReadyError: ("not-ready", 503),
     errors.GatewayError: ("internal", 500),

@@ -10,11 +10,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from gateway.core.backoff import full_jitter_seconds
-from gateway.core.submission import Failure
+from gateway.core.submission import Failure, has_submission_tag
 
 if TYPE_CHECKING:
     import random
+    from datetime import datetime
 
+    from gateway.core.job_search import Looked
     from gateway.core.submission import Submission
 
 # Codes and messages are kept in records and logs: long enough to understand, short enough to store by the thousand.
@@ -60,13 +62,15 @@ class Answer:
 class Leased:
     """A submission that this process alone may call Batch for, until the lease ends.
 
-    `maybe_sent` is as it was before this lease; `tries` are the charged ones so far; `number` fences.
+    `maybe_sent` is as it was before this lease, and a job of it is no older than `maybe_sent_since`; `tries` are the
+    charged ones so far; `number` fences.
     """
 
     submission: Submission
     number: int
     maybe_sent: bool
     tries: int
+    maybe_sent_since: datetime
     probing: bool = False
 
 
@@ -118,6 +122,11 @@ def _storable(text: str) -> str:
 
 
 GIVEN_BACK = Report(verdict=Verdict.RETRY, outcome="given_back", proved_none=True)
+# The store did not say in time that it will remember the lease: nothing was called.
+UNCONFIRMED = Report(verdict=Verdict.RETRY, outcome="unconfirmed", proved_none=True)
+
+# So soon after it was made Batch lists a job, as a rule: nothing is tried again before a look could have found it.
+LISTED_WITHIN_SECONDS = 5.0
 
 # What else each answer says of the upstream; those that prove nothing about it are absent.
 _SIGNALS = {
@@ -130,6 +139,20 @@ _SIGNALS = {
     AnswerKind.CREDENTIALS: PaceSignal.CREDENTIALS,
     AnswerKind.DENIED: PaceSignal.DENIED,
 }
+
+
+def verdict_on_look(looked: Looked, submission: Submission) -> Report | None:
+    """What follows from a look for an earlier call's job; None where Batch is to be called again.
+
+    Batch may have forgotten the token (how long it remembers one is not documented), and would make another job. Where
+    jobs may be the submission's and nobody can tell, it is not called for again: a person may have to look.
+    """
+    if looked.own:
+        return Report(verdict=Verdict.FORWARDED, outcome="found", job_id=looked.own.job_id, job_arn=looked.own.job_arn)
+    tagged = has_submission_tag(submission.request)
+    if any(not tagged or one.submission is not None or not one.is_described for one in looked.possible):
+        return Report(verdict=Verdict.RECONCILE, outcome="not_certain", proved_none=True)
+    return None
 
 
 def verdict_on(answer: Answer, leased: Leased, chance: random.Random) -> Report:
@@ -154,12 +177,14 @@ def verdict_on(answer: Answer, leased: Leased, chance: random.Random) -> Report:
                 failure=answer.failure,
             )
         case AnswerKind.TRANSIENT | AnswerKind.UNCLEAR:
+            proved_none = answer.kind is AnswerKind.TRANSIENT and not answer.maybe_made
+            delay = full_jitter_seconds(leased.tries + 1, chance) + (0 if proved_none else LISTED_WITHIN_SECONDS)
             return Report(
                 verdict=Verdict.RETRY,
                 outcome=answer.kind,
                 charged=True,
-                proved_none=answer.kind is AnswerKind.TRANSIENT and not answer.maybe_made,
-                delay_seconds=max(answer.wait_seconds, full_jitter_seconds(leased.tries + 1, chance)),
+                proved_none=proved_none,
+                delay_seconds=max(answer.wait_seconds, delay),
                 signal=signal,
                 failure=answer.failure,
             )

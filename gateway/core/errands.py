@@ -8,43 +8,30 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from gateway.core.attempt import Answer, AnswerKind
 from gateway.core.backoff import full_jitter_seconds
 from gateway.core.errors import StoreUnavailableError
+from gateway.core.job_search import JobSearch, is_unknown
 from gateway.core.ports import ErrandEnd, ErrandReport, Wait
-from gateway.core.reconcile import (
-    CLOCKS_DIFFER,
-    LOOK_AFTER_SECONDS,
-    CallFailedError,
-    Candidate,
-    NamedJobs,
-    own_job,
-    possible_jobs,
-)
+from gateway.core.reconcile import LOOK_AFTER_SECONDS, CallFailedError
 from gateway.core.submission import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from gateway.core.identity import SubmissionId
     from gateway.core.journal import Journal
     from gateway.core.ports import Errand, ErrandCalls, ErrandStore
-
-Answered = TypeVar("Answered")
+    from gateway.core.reconcile import Candidate
 
 POLL_SECONDS = 1.0
 SETTLE_RETRY_SECONDS = 0.2
 # Credentials and rights come back when a person has acted: asked again once a minute.
 HELD_SECONDS = 60.0
-# Jobs of the same name that are no other submission's: past so many a person has to look.
-MAX_CANDIDATES = 50
 MAX_NAMED = 10
 # So often an errand is tried that Batch refuses, or denies us; some minutes with the pauses between.
 MOST_TRIES = 8
-# What Batch answers where it knows of no such job or queue, or the job has ended.
-NO_SUCH_THING = "ClientException"
 
 CUT_SHORT = ErrandReport(verdict="later")
 TOO_LONG = Answer(kind=AnswerKind.REFUSED, code="ErrandTimeout", message="Batch did not answer all of it in time.")
@@ -66,6 +53,7 @@ class Errands:
     ) -> None:
         self._store = store
         self._batch = batch
+        self._search = JobSearch(batch=batch, owners=store)
         self._journal = journal
         self._lease_seconds = lease_seconds
         self._slots = asyncio.Semaphore(concurrency)
@@ -126,48 +114,20 @@ class Errands:
         return ErrandReport(verdict="done")
 
     async def _look(self, errand: Errand) -> ErrandReport:
-        submission = errand.submission
-        wanted = submission.submission_id
-        since = errand.maybe_sent_since - CLOCKS_DIFFER
-        named = await self._if_known(self._batch.jobs_named(submission.request, since)) or NamedJobs(ids=())
-        owners = await self._owners(named.ids)
-        free = [job_id for job_id in named.ids if owners.get(job_id, wanted) == wanted]
-        candidates = await asyncio.gather(*(self._candidate(job_id) for job_id in free[:MAX_CANDIDATES]))
-        own = own_job(candidates, wanted)
-        if own:
-            return ErrandReport(verdict="found", job_id=own.job_id, job_arn=own.job_arn)
+        looked = await self._search.look(errand.submission, errand.maybe_sent_since)
+        if looked.own:
+            return ErrandReport(verdict="found", job_id=looked.own.job_id, job_arn=looked.own.job_arn)
         if errand.looks + 1 < len(LOOK_AFTER_SECONDS):  # Batch lists late at times: another one may be on its way
             return ErrandReport(verdict="looked", delay_seconds=LOOK_AFTER_SECONDS[errand.looks + 1])
-        complete = named.complete and len(free) <= MAX_CANDIDATES
-        failure = _verdict_of_looks(possible_jobs(candidates, wanted), complete=complete)
+        failure = _verdict_of_looks(looked.possible, complete=looked.complete)
         return ErrandReport(verdict="unknown", failure=failure)
-
-    async def _candidate(self, job_id: str) -> Candidate:
-        """One that Batch does not describe may be ours, for all that is known."""
-        described = await self._if_known(self._batch.candidate(job_id))
-        return described or Candidate(job_id=job_id, job_arn="", submission=None)
-
-    async def _if_known(self, call: Awaitable[Answered]) -> Answered | None:
-        """None where Batch knows of no such thing. Raises CallFailedError for all else that fails."""
-        try:
-            return await call
-        except CallFailedError as error:
-            if _is_unknown(error.answer):
-                return None
-            raise
-
-    async def _owners(self, job_ids: Sequence[str]) -> Mapping[str, SubmissionId]:
-        while True:
-            with suppress(StoreUnavailableError):
-                return await self._store.owners(job_ids)
-            await asyncio.sleep(SETTLE_RETRY_SECONDS)
 
     def _failed(self, errand: Errand, answer: Answer) -> ErrandReport:
         """What follows from a call that failed. Outages, throttles and missing keys pass: these are waited for."""
         if errand.tries + 1 >= MOST_TRIES:
             if errand.kind == "look" and answer.kind in (AnswerKind.DENIED, AnswerKind.REFUSED):
                 return ErrandReport(verdict="unknown", failure=answer.failure)
-            if errand.kind != "look" and _is_unknown(answer):  # a job that has just been made may not be known at once
+            if errand.kind != "look" and is_unknown(answer):  # a job that has just been made may not be known at once
                 return ErrandReport(verdict="moot", failure=answer.failure)
         held = answer.kind in (AnswerKind.CREDENTIALS, AnswerKind.DENIED)
         delay = HELD_SECONDS if held else max(answer.wait_seconds, self._backoff_seconds(errand))
@@ -182,10 +142,6 @@ class Errands:
             with suppress(StoreUnavailableError):
                 return await self._store.settle(errand, report)
             await asyncio.sleep(SETTLE_RETRY_SECONDS)
-
-
-def _is_unknown(answer: Answer) -> bool:
-    return answer.kind is AnswerKind.REFUSED and answer.code == NO_SUCH_THING
 
 
 def _verdict_of_looks(possible: Sequence[Candidate], *, complete: bool) -> Failure:

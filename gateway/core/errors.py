@@ -7,7 +7,7 @@ The first line of a docstring is the title that callers read.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -184,11 +184,16 @@ class StoreUnavailableError(GatewayError):
         self.submission_id = submission_id
         self.client_token = client_token
 
-    def about(self, submission_id: str, client_token: str) -> StoreUnavailableError:
+    def about(self, submission_id: str, client_token: str) -> Self:
         """The same for one submission: one failed write may be the answer to many."""
-        return StoreUnavailableError(
-            self.detail, cause=self.cause, submission_id=submission_id, client_token=client_token
-        )
+        return type(self)(self.detail, cause=self.cause, submission_id=submission_id, client_token=client_token)
+
+
+class DurabilityUnconfirmedError(StoreUnavailableError):
+    """What was asked is done, and not yet known to be as durable as promised.
+
+    A retry finds it, and waits for it too.
+    """
 
 
 class NotReadyError(GatewayError):

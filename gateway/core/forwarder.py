@@ -1,4 +1,4 @@
-"""Lease, call, settle: the only way from the store to Batch."""
+"""Lease, look for what an earlier call may have made, call, settle: the only way from the store to Batch."""
 
 from __future__ import annotations
 
@@ -8,18 +8,55 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from gateway.core.attempt import GIVEN_BACK, Leased, Report, Verdict, verdict_on
+from gateway.core.attempt import (
+    GIVEN_BACK,
+    UNCONFIRMED,
+    Leased,
+    PaceSignal,
+    Report,
+    Verdict,
+    verdict_on,
+    verdict_on_look,
+)
 from gateway.core.errors import StoreUnavailableError
 from gateway.core.ports import Wait
+from gateway.core.reconcile import CallFailedError
 from gateway.core.submission import Failure
 
 if TYPE_CHECKING:
+    from gateway.core.job_search import JobSearch
     from gateway.core.journal import Journal
     from gateway.core.ports import BatchCalls, ForwardStore, Settlement, Wakeup
 
 # The poll is the truth where a wake-up is lost; an unreachable store is asked again at the same beat.
 POLL_SECONDS = 1.0
 SETTLE_RETRY_SECONDS = 0.2
+KEYS_REST_SECONDS = (10.0, 20.0, 40.0, 60.0)
+
+
+class OwnKeys:
+    """Whether AWS takes this process's keys and clock. One that it refuses leaves the submissions to the others.
+
+    Else it would lease the first one whenever the upstream's hold ends, have it refused, and hold all others up again.
+    """
+
+    def __init__(self) -> None:
+        self._refused = 0
+        self._rest_until = 0.0
+
+    @property
+    def rest_seconds(self) -> float:
+        """How long no lease is to be taken here."""
+        return self._rest_until - time.monotonic()
+
+    def hear(self, signal: PaceSignal) -> None:
+        """What a call told."""
+        if signal is PaceSignal.CREDENTIALS:
+            rest = KEYS_REST_SECONDS[min(self._refused, len(KEYS_REST_SECONDS) - 1)]
+            self._refused += 1
+            self._rest_until = time.monotonic() + rest
+        elif signal in (PaceSignal.ANSWERED, PaceSignal.THROTTLED, PaceSignal.DENIED):  # signed well enough for these
+            self._refused = 0
 
 
 class Forwarder:
@@ -33,6 +70,7 @@ class Forwarder:
         *,
         store: ForwardStore,
         batch: BatchCalls,
+        search: JobSearch,
         wakeup: Wakeup,
         journal: Journal,
         max_attempts: int,
@@ -43,11 +81,14 @@ class Forwarder:
     ) -> None:
         self._store = store
         self._batch = batch
+        self._search = search
         self._wakeup = wakeup
         self._journal = journal
         self._max_attempts = max_attempts
+        self._call_timeout_seconds = call_timeout_seconds
         self._usable_seconds = lease_seconds - call_timeout_seconds
         self._slots = asyncio.Semaphore(concurrency)
+        self._own_keys = OwnKeys()
         self._chance = chance or random.SystemRandom()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -69,6 +110,7 @@ class Forwarder:
         """One attempt, from lease to settlement; `since` is when the lease was asked for, by the local clock."""
         began = time.monotonic()
         report = await self._attempt(leased, since, stopping=stopping)
+        self._own_keys.hear(report.signal)
         called = time.monotonic()
         try:
             settlement = await self._settle(leased, report)
@@ -96,9 +138,10 @@ class Forwarder:
     async def _lease(self, stop: asyncio.Event) -> Leased | Wait:
         if stop.is_set():
             return Wait(seconds=0, reason="stopping")
+        rest = self._own_keys.rest_seconds
         try:
-            got = await self._store.lease()
-            if isinstance(got, Wait) and got.reason == "due":
+            got = Wait(seconds=rest, reason="credentials") if rest > 0 else await self._store.lease()
+            if isinstance(got, Wait) and got.reason in ("due", "credentials"):  # deadlines are met all the same
                 await self._reclaim()
         except StoreUnavailableError:
             return Wait(seconds=POLL_SECONDS, reason="store")  # the store's own watch tells of it
@@ -120,14 +163,36 @@ class Forwarder:
         await self.forward(leased, since=since, stopping=stop.is_set())
 
     async def _attempt(self, leased: Leased, since: float, *, stopping: bool) -> Report:
-        if stopping or time.monotonic() - since > self._usable_seconds:
-            return GIVEN_BACK  # a call begun now could outlive its lease, and another process would call beside it
+        if stopping or self._is_used_up(since):
+            return GIVEN_BACK
         if leased.tries >= self._max_attempts:  # leases that ended without an answer count, and nobody settled them
             failure = Failure(code="AttemptsExhausted", message=f"{leased.tries} tries ended without an answer.")
             verdict = Verdict.UNKNOWN if leased.maybe_sent else Verdict.REJECT
             return Report(verdict=verdict, outcome="exhausted", proved_none=True, failure=failure)
+        try:
+            await self._store.confirm()
+        except StoreUnavailableError:
+            return UNCONFIRMED
+        seen = await self._look_first(leased) if leased.maybe_sent else None
+        if seen is not None:
+            return seen
+        if self._is_used_up(since):
+            return GIVEN_BACK
         answer = await self._batch.submit(leased.submission.request)
         return verdict_on(answer, leased, self._chance)
+
+    async def _look_first(self, leased: Leased) -> Report | None:
+        """None where Batch is to be called again: no job was found, or nobody could tell and the token has to do."""
+        try:
+            async with asyncio.timeout(self._call_timeout_seconds):
+                looked = await self._search.look(leased.submission, leased.maybe_sent_since)
+        except (TimeoutError, CallFailedError):
+            return None
+        return verdict_on_look(looked, leased.submission)
+
+    def _is_used_up(self, since: float) -> bool:
+        """Whether a call begun now could outlive its lease: another process would call beside it."""
+        return time.monotonic() - since > self._usable_seconds
 
     async def _settle(self, leased: Leased, report: Report) -> Settlement:
         """Until the store has it: an answer that is forgotten here would make the next call a repeat."""

@@ -158,6 +158,8 @@ class Intake:
         for (number, new), admission in zip(line, admissions, strict=True):
             try:
                 found.append((number, self._accepted(new, admission)))
+            except StoreUnavailableError as error:
+                found.append((number, error.about(new.submission_id, new.client_token)))
             except GatewayError as error:
                 found.append((number, error))
         return found

@@ -184,6 +184,13 @@ class ForwardStore(Protocol):
     async def lease(self) -> Leased | Wait:
         """A wait because of `due`: reclaim first."""
 
+    async def confirm(self) -> None:
+        """Back once every lease so far is as durable as a 202 promises.
+
+        A store that forgot it would hand the submission out again as one that was never called for. Raises
+        DurabilityUnconfirmedError.
+        """
+
     async def reclaim(self) -> Reclaimed: ...
     async def settle(self, leased: Leased, report: Report) -> Settlement: ...
 
@@ -260,6 +267,45 @@ class UpstreamStatus:
     credentials_held: bool
     denied_pairs: int
     overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """Something in the store that no command can have left so; `kind` is one of core/audit.py's list.
+
+    `about` is a submissionId, a share, or the name of a key without its upstream's prefix.
+    """
+
+    kind: str
+    about: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditStep:
+    """How many things were looked at, and what was wrong.
+
+    `round_seconds` is set by the step that ends a round: how long it took from its beginning. `bytes_compared` is
+    whether that one could hold the bytes against what is queued: nothing may come or go meanwhile.
+    """
+
+    looked_at: int = 0
+    drifts: tuple[Drift, ...] = ()
+    round_seconds: float | None = None
+    bytes_compared: bool = False
+
+
+class AuditStore(Protocol):
+    """Raises StoreUnavailableError."""
+
+    async def begin(self, seconds: float) -> float:
+        """Take the fleet's turn for so long: 0 where it is this process's now, else seconds until it may be."""
+
+    async def step(self) -> AuditStep:
+        """A bounded piece of work; after the last one of a round the next one begins anew."""
+
+    async def leave(self) -> None:
+        """Put the round down for whoever has the next turn."""
 
 
 class BatchCalls(Protocol):

@@ -36,11 +36,18 @@ class NamedJobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A job of the right queue and name; `submission` is what its tag says, None without the tag."""
+    """A job of the right queue and name; `submission` is what its tag says, None without the tag.
+
+    Batch may list a job and not describe it yet; nothing is known of its tag then, and `job_arn` is empty.
+    """
 
     job_id: str
     job_arn: str
     submission: str | None
+
+    @property
+    def is_described(self) -> bool:
+        return bool(self.job_arn)
 
 
 def own_job(candidates: Sequence[Candidate], wanted: SubmissionId) -> Candidate | None:

@@ -204,3 +204,8 @@ def queued(
         not_before=not_before,
         request=new.request,
     )
+
+
+def has_submission_tag(request: bytes) -> bool:
+    """Whether a frozen request carries the gateway's tag: a job of it cannot be without, then."""
+    return SUBMISSION_TAG in (json.loads(request).get("tags") or {})

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import OutOfMemoryError
+
 from gateway.core.errors import (
     BacklogFullError,
     DeadlineUnreachableError,
+    DurabilityUnconfirmedError,
     Limit,
     NotAcceptingError,
     RateLimitedError,
@@ -14,7 +17,9 @@ from gateway.core.errors import (
 )
 from gateway.core.ports import Admission
 from gateway.core.submission import queued
-from gateway.store.connection import store_errors
+from gateway.store.confirming import UNCONFIRMED
+from gateway.store.connection import is_out_of_service, store_errors, unavailable
+from gateway.store.reading import read
 from gateway.store.records import hold_of, moment, pack_identity, unpack
 
 if TYPE_CHECKING:
@@ -28,27 +33,55 @@ if TYPE_CHECKING:
     from gateway.core.share import ShareLimits
     from gateway.core.submission import NewSubmission
     from gateway.store.bounds import StoreBounds
+    from gateway.store.confirming import Confirmer
     from gateway.store.keys import Keys
     from gateway.store.scripts import Scripts
 
+    Asked = tuple[NewSubmission, ShareLimits, Expected | None]
+
 # A script holds the whole store up: fifty submissions take it about two milliseconds.
-MOST_AT_ONCE = 50
+MOST_A_SCRIPT = 50
+# As many as come together are one round trip and one wait; more than this would be a second of the store's time.
+MOST_A_FLUSH = 1000
 
 
 class AdmissionFlush:
-    """Writes a group of new submissions with one call of admit.lua; `rate` is the upstream's, in calls a second."""
+    """Writes new submissions, fifty a call of admit.lua; `rate` is the upstream's, in calls a second."""
 
-    def __init__(self, client: Redis, keys: Keys, scripts: Scripts, *, bounds: StoreBounds, rate: float) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        keys: Keys,
+        scripts: Scripts,
+        *,
+        bounds: StoreBounds,
+        rate: float,
+        confirmer: Confirmer,
+    ) -> None:
         self._client = client
         self._keys = keys
         self._scripts = scripts
         self._bounds = bounds
         self._rate = rate
+        self._confirmer = confirmer
 
-    async def __call__(
-        self, group: Sequence[tuple[NewSubmission, ShareLimits, Expected | None]]
-    ) -> list[Admission | Exception]:
-        """An admission or a refusal each, in order. Raises StoreUnavailableError for all."""
+    async def __call__(self, group: Sequence[Asked]) -> list[Admission | Exception]:
+        """An admission or a refusal each, in order, in one round trip. Raises StoreUnavailableError for all.
+
+        What is written or known and not confirmed in time is a DurabilityUnconfirmedError.
+        """
+        confirmation = self._confirmer.how()
+        parts = [group[start : start + MOST_A_SCRIPT] for start in range(0, len(group), MOST_A_SCRIPT)]
+        calls = [self._call(part, waits=confirmation is not None) for part in parts]
+        with store_errors():
+            answers, confirmed = await self._scripts["admit"].run_all(self._client, calls, confirmation)
+        results = []
+        for part, answer in zip(parts, answers, strict=True):
+            results += await self._results(part, answer)
+        return results if confirmed else [_unconfirmed(one) for one in results]
+
+    def _call(self, part: Sequence[Asked], *, waits: bool) -> tuple[list[str], list[Any]]:
+        """KEYS and ARGV of admit.lua."""
         bounds, named = self._bounds, self._keys
         keys = [named.upstream, named.active, named.delayed, named.deadlines, named.namespaces]
         args: list[Any] = [
@@ -57,8 +90,9 @@ class AdmissionFlush:
             bounds.max_queued_bytes,
             bounds.max_shares_per_queue,
             named.wake,
+            int(waits),
         ]
-        for new, limits, expected in group:
+        for new, limits, expected in part:
             keys += [
                 named.record(new.submission_id),
                 named.share(new.share),
@@ -66,9 +100,22 @@ class AdmissionFlush:
                 named.index(new.namespace),
             ]
             args += _arguments(new, limits, expected)
+        return keys, args
+
+    async def _results(self, part: Sequence[Asked], answer: Any) -> list[Admission | Exception]:
+        if isinstance(answer, OutOfMemoryError):
+            return await self._replays_only(part, answer)
+        if isinstance(answer, Exception):
+            if is_out_of_service(answer):
+                return [unavailable(answer)] * len(part)
+            raise answer
+        return [self._result(new, verdict) for (new, _, _), verdict in zip(part, answer, strict=True)]
+
+    async def _replays_only(self, part: Sequence[Asked], full: OutOfMemoryError) -> list[Admission | Exception]:
+        """A full store takes nothing new, and still knows what it took."""
         with store_errors():
-            verdicts = await self._scripts["admit"].run(self._client, keys, args)
-        return [self._result(new, verdict) for (new, _, _), verdict in zip(group, verdicts, strict=True)]
+            found = await read(self._client, self._keys, [new.submission_id for new, _, _ in part])
+        return [Admission(submission=one, known=True) if one else unavailable(full) for one in found]
 
     def _result(self, new: NewSubmission, verdict: list[Any]) -> Admission | Exception:
         word, *rest = verdict
@@ -114,6 +161,10 @@ class AdmissionFlush:
         if "share-rate" in names:
             return RateLimitedError(limits)
         return TooManySharesError(limits) if "queue-shares" in names else BacklogFullError(limits)
+
+
+def _unconfirmed(result: Admission | Exception) -> Admission | Exception:
+    return DurabilityUnconfirmedError(UNCONFIRMED) if isinstance(result, Admission) else result
 
 
 def _arguments(new: NewSubmission, limits: ShareLimits, expected: Expected | None) -> list[Any]:

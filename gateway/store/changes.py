@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.core.identity import SubmissionId
 from gateway.core.ports import Change
 from gateway.core.reconcile import LOOK_AFTER_SECONDS
+from gateway.store.confirming import Confirmer
 from gateway.store.connection import store_errors
 from gateway.store.records import unpack
 from gateway.store.redis_store import IDLE_SHARE_MS
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 class SubmissionChanges:
     """ChangeStore over one upstream's keys."""
 
-    def __init__(self, client: Redis, keys: Keys, *, bounds: StoreBounds) -> None:
+    def __init__(self, client: Redis, keys: Keys, *, bounds: StoreBounds, confirmer: Confirmer | None = None) -> None:
+        """`confirmer` as store/redis_store.py has it: who hears of a change may count on it."""
         self._client: Any = client
         self._keys = keys
+        self._confirmer = confirmer or Confirmer(client, keys, lambda: None)
         self._retention_ms = round(bounds.retention_seconds * 1000)
         self._alias_retention_ms = round(bounds.alias_retention_seconds * 1000)
         self._scripts = Scripts()
@@ -51,6 +54,7 @@ class SubmissionChanges:
             verdict, *rest = await self._scripts[command].run(
                 self._client, [self._keys.record(wanted), *keys], [wanted, self._keys.root, *args]
             )
+        await self._confirmer.confirm()
         if verdict == b"owned":
             return Change(verdict="owned", owner=SubmissionId(rest[0].decode()))
         return Change(verdict=verdict.decode(), submission=unpack(wanted, rest[0]) if rest else None)

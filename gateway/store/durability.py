@@ -1,58 +1,182 @@
-"""What the store promises: read from the store itself, at start and again and again."""
+"""What the store promises, by what it says of itself, and how a write is known to be as durable as promised."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from redis.exceptions import NoPermissionError, ResponseError
 
 from gateway.core.errors import StoreUnavailableError
 from gateway.store.connection import store_errors
+from gateway.store.versions import newer_writer
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from gateway.core.ports import Log
+    from gateway.store.keys import Keys
 
 Durability = Literal["memory", "fsync", "replicated"]
 
 # A store that goes away is noticed this soon; a look costs it some hundred microseconds.
 LOOK_EVERY_SECONDS = 2.0
+# `everysec` writes to the disk once a second. Shorter than connection.COMMAND_SECONDS, which would say less.
+PATIENCE_MS = (1500,)
+# A replica is asked how far its disk is when a wait begins, and says so once a second else: it is asked again.
+PATIENCE_WITH_REPLICAS_MS = (20, 80, 400, 1000)
 
 
-async def shortcomings(client: Redis, durability: Durability) -> list[str]:
-    """Why the store cannot keep this promise, in sentences for operators. Raises StoreUnavailableError."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """The settings' `store.durability` and `store.replicas`: what a 202 promises."""
+
+    durability: Durability
+    replicas: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFacts:
+    """What a store says of itself. `fsync` and `rewrite_unsynced` are None where CONFIG may not be read."""
+
+    role: str
+    replicas: int
+    eviction: str | None
+    file: bool
+    file_writable: bool
+    fsync: str | None
+    rewrite_unsynced: bool | None
+    waits_for_file: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortcoming:
+    """Why the store cannot keep its promise, for operators; `passing` is what may mend itself, as a lost replica."""
+
+    sentence: str
+    passing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """The command that waits, on the connection that wrote, until the promise is kept; and what it must answer.
+
+    It is sent once for each of `patience_ms`, the longest that it may take each time; the last answer counts.
+    """
+
+    command: tuple[str | int, ...]
+    wanted: tuple[int, ...]
+    patience_ms: tuple[int, ...] = PATIENCE_MS
+
+    @property
+    def waits(self) -> list[tuple[str | int, ...]]:
+        return [(*self.command, milliseconds) for milliseconds in self.patience_ms]
+
+    def given_by(self, answer: Any) -> bool:
+        """WAIT answers one number, WAITAOF two: local and replicas. An error is none."""
+        got = answer if isinstance(answer, list | tuple) else [answer]
+        return len(got) == len(self.wanted) and all(
+            isinstance(had, int) and had >= want for had, want in zip(got, self.wanted, strict=True)
+        )
+
+
+async def read_facts(client: Redis) -> StoreFacts:
+    """Raises StoreUnavailableError."""
     with store_errors():
         info = await client.info("persistence")
         replication = await client.info("replication")
         memory = await client.info("memory")
         config = await _config(client)
+        waits_for_file = await _knows(client, "WAITAOF")
+    unsynced = config.get("no-appendfsync-on-rewrite")
+    return StoreFacts(
+        role=replication.get("role", ""),
+        replicas=sum(
+            isinstance(one, dict) and one.get("state") == "online"
+            for name, one in replication.items()
+            if name.startswith("slave")
+        ),
+        eviction=config.get("maxmemory-policy") or memory.get("maxmemory_policy"),
+        file=bool(info.get("aof_enabled")),
+        file_writable=info.get("aof_last_write_status", "ok") == "ok",
+        fsync=config.get("appendfsync"),
+        rewrite_unsynced=None if unsynced is None else unsynced == "yes",
+        waits_for_file=waits_for_file,
+    )
+
+
+def shortcomings(facts: StoreFacts, promise: Promise) -> list[Shortcoming]:
+    """Why a store like this cannot keep the promise; empty where it can."""
     found = []
-    if replication.get("role") != "master":
-        found.append("The store is a replica: point store.url at its primary.")
-    policy = config.get("maxmemory-policy") or memory.get("maxmemory_policy")
-    if policy not in (None, "noeviction"):
-        found.append(f"The store evicts keys when full (maxmemory-policy {policy}): set noeviction.")
-    if durability == "fsync":
-        found += _fsync_shortcomings(info, config)
+    if facts.role != "master":
+        found.append(Shortcoming(sentence="The store is a replica: point store.url at its primary.", passing=True))
+    if facts.eviction not in (None, "noeviction"):
+        found.append(
+            Shortcoming(
+                sentence=f"The store evicts keys when full (maxmemory-policy {facts.eviction}): set noeviction."
+            )
+        )
+    if promise.durability != "memory":
+        found += [Shortcoming(sentence=one) for one in _file_shortcomings(facts, promise)]
+    if promise.durability == "replicated" and facts.replicas < promise.replicas:
+        found.append(
+            Shortcoming(
+                sentence=f"store.replicas is {promise.replicas}, but the store has {facts.replicas} online.",
+                passing=True,
+            )
+        )
     return found
 
 
-def _fsync_shortcomings(info: dict[str, Any], config: dict[str, str]) -> list[str]:
-    if not info.get("aof_enabled"):
-        return ["store.durability is fsync, but the store has no append-only file: set appendonly yes."]
+def reservations(facts: StoreFacts, promise: Promise) -> list[str]:
+    """What the promise leaves out at a store like this, without a full stop, for whoever sets it up."""
+    if promise.durability == "fsync" and facts.replicas:
+        lost = "what the new primary had not yet received is lost; store.durability replicated waits for replicas too"
+        return [f"the store has replicas ({facts.replicas}), and fsync promises nothing across a failover: {lost}"]
+    if promise.durability == "replicated" and facts.replicas > promise.replicas:
+        lost = f"{promise.replicas} of them have what was promised, and a failover may choose another"
+        return [f"the store has {facts.replicas} replicas and store.replicas is {promise.replicas}: {lost}"]
+    return []
+
+
+def confirmation(facts: StoreFacts, promise: Promise) -> Confirmation | None:
+    """How a write is confirmed at a store that can keep the promise; None where its own answer says all."""
+    if promise.durability == "replicated":
+        if facts.file and facts.waits_for_file:
+            return Confirmation(
+                command=("WAITAOF", 1, promise.replicas),
+                wanted=(1, promise.replicas),
+                patience_ms=PATIENCE_WITH_REPLICAS_MS,
+            )
+        return Confirmation(command=("WAIT", promise.replicas), wanted=(promise.replicas,))
+    if promise.durability == "fsync" and not _answers_after_fsync(facts):
+        return Confirmation(command=("WAITAOF", 1, 0), wanted=(1, 0))
+    return None
+
+
+def _answers_after_fsync(facts: StoreFacts) -> bool:
+    return facts.fsync == "always" and not facts.rewrite_unsynced
+
+
+def _file_shortcomings(facts: StoreFacts, promise: Promise) -> list[str]:
+    named = f"store.durability is {promise.durability}"
+    if not facts.file and promise.durability == "replicated":
+        return []  # replicas hold what no disk does: WAIT
+    if not facts.file:
+        return [f"{named}, but the store has no append-only file: set appendonly yes."]
     found = []
-    fsync = config.get("appendfsync")
-    if fsync != "always":
-        found.append(
-            f"store.durability is fsync, but the store's appendfsync is {fsync or 'not readable'}: set it to always."
-        )
-    if config.get("no-appendfsync-on-rewrite") == "yes":
-        found.append("The store does not fsync while it rewrites its file: set no-appendfsync-on-rewrite no.")
-    if info.get("aof_last_write_status", "ok") != "ok":
+    if not facts.file_writable:
         found.append("The store cannot write its append-only file (aof_last_write_status).")
+    if facts.waits_for_file:
+        if facts.fsync == "no":
+            found.append(f"{named}, but the store's appendfsync is no: set it to always or everysec.")
+        return found
+    if facts.fsync != "always":
+        found.append(f"{named}, but the store's appendfsync is {facts.fsync or 'not readable'}: set it to always.")
+    if facts.rewrite_unsynced:
+        found.append("The store does not fsync while it rewrites its file: set no-appendfsync-on-rewrite no.")
     return found
 
 
@@ -69,39 +193,65 @@ async def _config(client: Redis) -> dict[str, str]:
     return {_text(name): _text(value) for name, value in answer.items()}
 
 
+async def _knows(client: Any, command: str) -> bool:
+    """Whether the server has this command, as far as this user may know."""
+    with suppress(NoPermissionError):
+        (row,) = await client.execute_command("COMMAND INFO", command)
+        return row is not None
+    return False
+
+
 def _text(value: str | bytes | None) -> str:
     return value.decode() if isinstance(value, bytes) else value or ""
 
 
 class StoreWatch:
-    """Looks at the store every other second: what readiness lacks, and whether acceptances may be promised."""
+    """Looks at the store every other second: what readiness lacks, and whether and how acceptances may be promised."""
 
-    def __init__(self, client: Redis, durability: Durability, log: Log) -> None:
+    def __init__(self, client: Redis, promise: Promise, log: Log) -> None:
         self._client = client
-        self._durability = durability
+        self._promise = promise
         self._log = log
-        self._broken: list[str] | None = None  # None: not seen yet
+        self._facts: StoreFacts | None = None  # None: not seen yet
         self._unreachable = ""
+        self._upstreams: list[Keys] = []
+        self._newer: list[Shortcoming] = []
+
+    def mind(self, keys: Keys) -> None:
+        """Also watches whether a newer gateway has written to this upstream's part of the store."""
+        self._upstreams.append(keys)
 
     @property
     def missing(self) -> list[str]:
         """What the store lacks for this process to be ready, in sentences."""
-        return [self._unreachable] if self._unreachable else self._broken or []
+        return [self._unreachable] if self._unreachable else [one.sentence for one in self.shortcomings]
 
     @property
     def broken_promises(self) -> list[str]:
         """Why a 202 would promise too much."""
-        return ["The store has not been seen yet."] if self._broken is None else self._broken
+        if self._facts is None:
+            return ["The store has not been seen yet."]
+        return [one.sentence for one in self.shortcomings]
 
     @property
-    def seen_broken(self) -> list[str]:
+    def shortcomings(self) -> list[Shortcoming]:
         """What the store itself was seen to lack."""
-        return self._broken or []
+        return [] if self._facts is None else shortcomings(self._facts, self._promise) + self._newer
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """How a write is confirmed. Raises StoreUnavailableError while the promise cannot be kept."""
+        broken = self.broken_promises
+        if broken or self._facts is None:
+            raise StoreUnavailableError(" ".join(broken))
+        return confirmation(self._facts, self._promise)
 
     async def look(self) -> None:
         before = self.missing
         try:
-            self._broken = await shortcomings(self._client, self._durability)
+            self._facts = await read_facts(self._client)
+            newer = [one for keys in self._upstreams for one in await newer_writer(self._client, keys)]
+            self._newer = [Shortcoming(sentence=one) for one in newer]
             self._unreachable = ""
         except StoreUnavailableError as error:
             self._unreachable = f"The store does not answer as it should: {error.cause}."

@@ -76,7 +76,7 @@ class Hints:
             while not stop.is_set():
                 message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_SECONDS)
                 if message is not None:
-                    self._pass_on(message["channel"].decode(), message["data"].decode())
+                    self._pass_on(message["channel"].decode(), message["data"].decode(errors="replace"))
 
     def _pass_on(self, channel: str, data: str) -> None:
         if channel == self._keys.wake:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from gateway.core.upstream import Routes
+    from gateway.store.connection import Connections
 
 RETRY_SECONDS = 2.0
 # Submissions looked at for one that was sent by its queue's name: of each place where they wait, and a round trip.
@@ -52,15 +53,16 @@ class UpstreamNote:
             await self._client.hset(self._key, mapping=self._values)
 
 
-async def moved_queues(client: Redis, prefix: str, routes: Routes) -> list[str]:
+async def moved_queues(connections: Connections, prefix: str, routes: Routes) -> list[str]:
     """What must drain before these routes may hold, a sentence each; empty where nothing moves.
 
     Raises StoreUnavailableError.
     """
     found = []
     with store_errors():
-        for upstream in await _known(client, prefix, routes):
+        for upstream in await _known(connections.to(noted_upstreams(prefix)), prefix, routes):
             keys = Keys(prefix, upstream.tag)
+            client: Any = connections.to(keys.root)
             owed = await client.zcard(keys.errands)
             if owed and upstream.tag not in {one.tag for one in routes}:
                 found.append(
@@ -78,7 +80,7 @@ async def _known(client: Any, prefix: str, routes: Routes) -> list[Upstream]:
     """Those of the settings and those that were noted, these under the names that they had then."""
     known = {one.tag: one for one in routes}
     for value in (await client.hgetall(noted_upstreams(prefix))).values():
-        name, account, region = value.decode().split(" ")
+        name, account, region, *_ = value.decode().split(" ")  # a later release may note more
         noted = Upstream(name=name, account=account, region=region)
         known[noted.tag] = noted
     return sorted(known.values(), key=lambda one: one.name)

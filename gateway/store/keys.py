@@ -81,6 +81,11 @@ class Keys:
         return self.root + "denied"
 
     @property
+    def touched(self) -> str:
+        """String, empty: written where a wait for the disk or for replicas needs a write to wait for."""
+        return self.root + "touched"
+
+    @property
     def wake(self) -> str:
         """Channel: something is ready where nothing was."""
         return self.root + "wake"

@@ -16,6 +16,7 @@ from gateway.core.errors import Finding
 from gateway.core.identity import ClientToken, Fingerprint, SubmissionId
 from gateway.core.share import Share
 from gateway.core.submission import Attempt, Cancel, Failure, NewSubmission, State, Submission
+from gateway.store.versions import refuse_newer
 
 # Places are (9999 - priority) * 2^39 + arrival, as lua/prelude.lua makes them.
 PLACE_SHIFT = 39
@@ -60,11 +61,11 @@ def moment_or_none(milliseconds: int | None) -> datetime | None:
 def unpack(
     submission_id: SubmissionId, value: bytes, *, position: int | None = None, not_before: datetime | None = None
 ) -> Submission:
-    """The submission of a stored value, which tells neither its position nor its delay."""
-    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
-    unpacker.feed(value)
-    changing = unpacker.unpack()
-    identity_at = unpacker.tell()
+    """The submission of a stored value, which tells neither its position nor its delay.
+
+    Raises StoreUnavailableError, here and below, for what a newer gateway wrote in a way that this one cannot read.
+    """
+    changing, identity_at = _changing(value)
     request_at = identity_at + changing["identity"]
     identity = msgpack.unpackb(value[identity_at:request_at])
     error, cancel = changing.get("error"), changing.get("cancel")
@@ -108,42 +109,50 @@ def unpack(
 
 def standing(value: bytes) -> tuple[int, bool]:
     """(place in the share's line, whether Batch is being called for it or looked through) of a queued record."""
-    changing = _changing(value)
+    changing, _ = _changing(value)
     return int(changing["place"]), "lease" in changing or "look" in changing
 
 
 def errand_fields(value: bytes) -> tuple[int, datetime, int]:
     """(looks so far, since when a call may have made a job, failed tries so far) of a record with an errand."""
-    changing = _changing(value)
-    since = moment(changing.get("sent_at") or changing["at"])
-    return int(changing.get("look", {}).get("looks", 0)), since, int(changing.get("errand_tries", 0))
+    changing, _ = _changing(value)
+    return (
+        int(changing.get("look", {}).get("looks", 0)),
+        _maybe_sent_since(changing),
+        int(changing.get("errand_tries", 0)),
+    )
 
 
 def head_length(value: bytes) -> int | None:
     """How much of a record stands before its request; None where `value` is too short a part of it."""
-    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
-    unpacker.feed(value)
     try:
-        changing = unpacker.unpack()
+        changing, identity_at = _changing(value)
     except msgpack.OutOfData:
         return None
-    end: int = unpacker.tell() + changing["identity"]
+    end: int = identity_at + changing["identity"]
     return end if end <= len(value) else None
 
 
 def hold_in(value: bytes) -> str:
     """What a denial by IAM would be about."""
-    return str(_changing(value)["hold"])
+    changing, _ = _changing(value)
+    return str(changing["hold"])
 
 
-def lease_fields(value: bytes) -> tuple[bool, int]:
-    """(whether a job may have been made before this lease, charged tries so far) of a leased record."""
-    changing = _changing(value)
-    return bool(changing.get("before", False)), int(changing.get("tries", 0))
+def lease_fields(value: bytes) -> tuple[bool, datetime, int]:
+    """(whether a job may have been made before this lease, since when, charged tries so far) of a leased record."""
+    changing, _ = _changing(value)
+    return bool(changing.get("before", False)), _maybe_sent_since(changing), int(changing.get("tries", 0))
 
 
-def _changing(value: bytes) -> dict[str, Any]:
+def _maybe_sent_since(changing: dict[str, Any]) -> datetime:
+    return moment(changing.get("sent_at") or changing["at"])
+
+
+def _changing(value: bytes) -> tuple[dict[str, Any], int]:
+    """(what the scripts change of a record, how long that is). A record of any version begins with a map that has v."""
     unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
     unpacker.feed(value)
     changing: dict[str, Any] = unpacker.unpack()
-    return changing
+    refuse_newer(changing["v"])
+    return changing, unpacker.tell()

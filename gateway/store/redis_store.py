@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from gateway.core.attempt import Leased, Report
-from gateway.core.errors import StoreUnavailableError
 from gateway.core.identity import SubmissionId
 from gateway.core.ports import Admission, Reclaimed, Settlement, ShareStatus, UpstreamStatus, Wait
 from gateway.core.reconcile import LOOK_AFTER_SECONDS
 from gateway.core.share import Share, ShareLimits
 from gateway.core.submission import State
-from gateway.store.admission import MOST_AT_ONCE, AdmissionFlush
+from gateway.store.admission import MOST_A_FLUSH, AdmissionFlush
+from gateway.store.confirming import Confirmer
 from gateway.store.connection import store_errors
 from gateway.store.group_commit import GroupCommit
 from gateway.store.reading import read
@@ -26,7 +26,7 @@ from gateway.store.upstream_status import OVERRIDES as UPSTREAM_OVERRIDES
 from gateway.store.upstream_status import upstream_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from redis.asyncio import Redis
 
@@ -58,35 +58,32 @@ class RedisStore:
         *,
         pace: PaceRules,
         bounds: StoreBounds,
-        promise: Callable[[], list[str]] = list,
+        confirmer: Confirmer | None = None,
     ) -> None:
-        """`promise` says why a 202 would promise too much now, in sentences; empty where it would not."""
+        """`confirmer` waits until writes are as durable as promised; without one nothing is promised."""
         self._client: Any = client  # redis-py types answers as bytes or text, for clients of both kinds
         self._keys = keys
         self._pace = pace
         self._packed_pace: bytes = msgpack.packb(asdict(pace))
         self._bounds = bounds
-        self._promise = promise
+        self._confirmer = confirmer or Confirmer(client, keys, lambda: None)
         self._scripts = Scripts()
-        self._flush = AdmissionFlush(client, keys, self._scripts, bounds=bounds, rate=pace.rate)
-        self._admissions = GroupCommit(self._flush, most=MOST_AT_ONCE)
+        self._flush = AdmissionFlush(
+            client, keys, self._scripts, bounds=bounds, rate=pace.rate, confirmer=self._confirmer
+        )
+        self._admissions = GroupCommit(self._flush, most=MOST_A_FLUSH)
 
     async def admit(self, new: NewSubmission, limits: ShareLimits, expected: Expected | None = None) -> Admission:
         """Accepted together with what else arrives now; raises as AdmissionStore says."""
-        self._keeps_promise()
+        self._confirmer.how()  # a store that cannot keep the promise is not asked at all
         admission = await self._admissions.add((new, limits, expected))
         return await self._placed(admission)
 
     async def admit_many(
         self, asked: Sequence[tuple[NewSubmission, ShareLimits, Expected | None]]
     ) -> list[Admission | Exception]:
-        """An admission or a refusal each, in order; at most fifty with a script."""
-        self._keeps_promise()
-        return [
-            await self._placed(one) if isinstance(one, Admission) else one
-            for start in range(0, len(asked), MOST_AT_ONCE)
-            for one in await self._flush(asked[start : start + MOST_AT_ONCE])
-        ]
+        """An admission or a refusal each, in order, in one round trip."""
+        return [await self._placed(one) if isinstance(one, Admission) else one for one in await self._flush(asked)]
 
     async def get(self, submission_id: SubmissionId) -> Submission | None:
         if not submission_id.startswith(self._keys.tag):
@@ -120,11 +117,12 @@ class RedisStore:
                 )
             if verdict == b"leased":
                 raw_id, value, number, probing = rest
-                maybe_sent, tries = lease_fields(value)
+                maybe_sent, maybe_sent_since, tries = lease_fields(value)
                 return Leased(
                     submission=unpack(SubmissionId(raw_id.decode()), value),
                     number=number,
                     maybe_sent=maybe_sent,
+                    maybe_sent_since=maybe_sent_since,
                     tries=tries,
                     probing=bool(probing),
                 )
@@ -134,6 +132,9 @@ class RedisStore:
                 milliseconds, reason = rest
                 return Wait(seconds=None if milliseconds < 0 else milliseconds / 1000, reason=reason.decode())
         return Wait(seconds=0.0, reason="aside")
+
+    async def confirm(self) -> None:
+        await self._confirmer.confirm()
 
     async def reclaim(self) -> Reclaimed:
         keys = self._keys
@@ -230,7 +231,8 @@ class RedisStore:
                 [str(share), keys.wake, IDLE_SHARE_MS, limits.rate, limits.burst, *fields],
             )
             (status,) = await share_statuses(self._client, self._keys, [share])
-            return status
+        await self._confirmer.confirm()
+        return status
 
     async def shares(self) -> list[ShareStatus]:
         """Every share with a backlog, and those that are paused or overridden."""
@@ -255,7 +257,9 @@ class RedisStore:
         fields = [text for name, value in changes.items() for text in (UPSTREAM_OVERRIDES.get(name, name), value or "")]
         with store_errors():
             await self._scripts["upstream"].run(self._client, [keys.upstream], [keys.wake, self._pace.rate, *fields])
-            return await upstream_status(self._client, self._keys, self._pace.rate)
+            status = await upstream_status(self._client, self._keys, self._pace.rate)
+        await self._confirmer.confirm()
+        return status
 
     async def snapshot(self) -> Snapshot:
         """What forecasts rest on."""
@@ -277,11 +281,6 @@ class RedisStore:
             "forwarding": status.forwarding,
             "condition": status.condition,
         }
-
-    def _keeps_promise(self) -> None:
-        broken = self._promise()
-        if broken:
-            raise StoreUnavailableError(" ".join(broken))
 
     async def _placed(self, admission: Admission) -> Admission:
         """With the position of one that was known and stands in no line now, or in another share's."""

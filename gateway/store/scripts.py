@@ -6,15 +6,22 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
+
+from gateway.store.connection import was_moved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from redis.asyncio import Redis
+    from gateway.store.durability import Confirmation
+
+Argument = str | bytes | int | float
 
 NAMES = (
     "admit",
+    "audit",
+    "audit_job",
+    "audit_share",
     "cancel",
     "lease",
     "lease_errand",
@@ -26,6 +33,7 @@ NAMES = (
     "settle_errand",
     "share",
     "sweep",
+    "touch",
     "upstream",
 )
 # What commands share, in the order in which it stands before each of them.
@@ -41,18 +49,57 @@ def script_text(name: str) -> str:
 
 
 class Script:
-    """One command. `run` raises redis-py's errors; `RedisStore` translates them."""
+    """One command. Raises redis-py's errors; who runs it translates them."""
 
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self._text = text
         self._digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
-    async def run(self, client: Redis, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> Any:
+    async def run(self, client: Any, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         try:
             return await client.evalsha(self._digest, len(keys), *keys, *args)
-        except NoScriptError:
-            return await client.eval(self._text, len(keys), *keys, *args)
+        except ResponseError as error:
+            if not _did_not_run(error):
+                raise
+        return await client.eval(self._text, len(keys), *keys, *args)
+
+    async def run_all(
+        self, client: Any, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]], confirmation: Confirmation | None
+    ) -> tuple[list[Any], bool]:
+        """(an answer or an error each, in order; whether all that was written is confirmed), in one round trip."""
+        answers, confirmed = await self._pipelined(client, self._digest, calls, confirmation)
+        again = [number for number, answer in enumerate(answers) if _did_not_run(answer)]
+        if again:
+            late, confirmed = await self._pipelined(client, None, [calls[number] for number in again], confirmation)
+            for number, answer in zip(again, late, strict=True):
+                answers[number] = answer
+        return answers, confirmed
+
+    async def _pipelined(
+        self,
+        client: Any,
+        digest: str | None,
+        calls: Sequence[tuple[Sequence[str], Sequence[Argument]]],
+        confirmation: Confirmation | None,
+    ) -> tuple[list[Any], bool]:
+        """All on one connection, as the wait demands: it covers the connection's own writes alone."""
+        async with client.pipeline(transaction=False) as pipe:
+            for keys, args in calls:
+                if digest:
+                    pipe.evalsha(digest, len(keys), *keys, *args)
+                else:
+                    pipe.eval(self._text, len(keys), *keys, *args)
+            if confirmation is not None:
+                for wait in confirmation.waits:
+                    pipe.execute_command(*wait)
+            answers: list[Any] = await pipe.execute(raise_on_error=False)
+        return answers[: len(calls)], confirmation is None or confirmation.given_by(answers[-1])
+
+
+def _did_not_run(answer: Any) -> bool:
+    """Whether a server has said that it does not know the script, or that the keys are another's: run it again."""
+    return isinstance(answer, NoScriptError) or was_moved(answer)
 
 
 class Scripts:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.core.errors import StoreUnavailableError
 from gateway.core.identity import submission_id
 from gateway.store.connection import connect
+from gateway.store.durability import Confirmation
 from tests.contract.in_process import in_process_gateway
 from tests.examples import ACCOUNT, REGION, submission
 from tests.servers import running, valkey_binary
@@ -89,7 +91,39 @@ async def test_an_acceptance_whose_answer_was_lost_is_found_by_its_token(
 
 async def test_a_broken_promise_refuses_submissions_and_answers_the_rest(gateway: InProcessGateway) -> None:
     made = (await gateway.post()).json
-    gateway.store._promise = lambda: ["The store's appendfsync is everysec."]
+    gateway.confirmer.how = _cannot
     answer = await gateway.post()
     assert (answer.kind, answer.json["detail"]) == ((503, "store-unavailable"), "The store's appendfsync is everysec.")
     assert (await gateway.show(made["submissionId"])).status == 200
+
+
+def _cannot() -> Confirmation | None:
+    raise StoreUnavailableError("The store's appendfsync is everysec.")
+
+
+async def test_what_is_not_known_to_be_durable_is_503_with_the_names_to_find_it_by(gateway: InProcessGateway) -> None:
+    """No replica is there to have it: it is queued, and no 202 says so until one has."""
+    made = (await gateway.post()).json
+    gateway.confirmer.how = lambda: Confirmation(command=("WAIT", 1), patience_ms=(50,), wanted=(1,))
+    asked = submission(clientToken="t")
+    for _ in range(2):  # a replay waits for it too
+        answer = await gateway.post(asked)
+        assert (answer.kind, answer.headers["Retry-After"]) == ((503, "durability-unconfirmed"), "2")
+        assert answer.json["clientToken"] == "t"
+    found = (await gateway.show(answer.json["submissionId"])).json
+    assert (found["state"], found["clientToken"]) == ("queued", "t")
+    batch = await gateway.call("POST", "/v1/submissions/batch", {"submissions": [asked, submission(jobName="")]})
+    assert [one["problem"]["type"] for one in batch.json["results"]] == [
+        "/problems/durability-unconfirmed",
+        "/problems/invalid-submission",
+    ]
+    assert batch.json["results"][0]["problem"]["submissionId"] == found["submissionId"]
+    canceled = await gateway.call("POST", f"/v1/submissions/{made['submissionId']}/cancel", {})
+    assert canceled.kind == (503, "durability-unconfirmed")
+    for path in ("/v1/shares/training/vision", "/v1/upstreams/main"):
+        changed = await gateway.call("PATCH", path, {"rate": 3})
+        assert changed.kind == (503, "durability-unconfirmed")
+    gateway.confirmer.how = lambda: None
+    replayed = await gateway.post(asked)
+    assert (replayed.status, replayed.headers["Idempotent-Replayed"]) == (202, "true")
+    assert (await gateway.call("POST", f"/v1/submissions/{made['submissionId']}/cancel", {})).status == 200

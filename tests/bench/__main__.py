@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tests.bench import batches, forecast, listing, main_job, retention
+from tests.bench import batches, durability, forecast, listing, main_job, retention
 from tests.bench.figures import Figures
 
-PARTS = {"main_job": main_job, "batches": batches, "forecast": forecast, "listing": listing, "retention": retention}
+PARTS = {
+    "main_job": main_job,
+    "batches": batches,
+    "durability": durability,
+    "forecast": forecast,
+    "listing": listing,
+    "retention": retention,
+}
 
 
 async def main(names: list[str]) -> int:

@@ -46,12 +46,15 @@ class Calls:
     async def _worker(self, calls: int) -> None:
         reader, writer = await asyncio.open_connection(self._host, self._port, limit=2**24)
         for _ in range(calls):
-            writer.write(self._request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith((b"HTTP/1.1 202", b"HTTP/1.1 200")), head
-            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            await reader.readexactly(int(length.split(b":")[1]))
+            await self._call(reader, writer)
         writer.close()
+
+    async def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(self._request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith((b"HTTP/1.1 202", b"HTTP/1.1 200")), head
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(int(length.split(b":")[1]))
 
 
 def _cpu_seconds(pid: int) -> float:

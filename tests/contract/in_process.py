@@ -34,6 +34,7 @@ from gateway.core.share import ShareRules
 from gateway.core.upstream import Routes, Upstream
 from gateway.store.bounds import StoreBounds
 from gateway.store.changes import SubmissionChanges
+from gateway.store.confirming import Confirmer
 from gateway.store.hints import Hints
 from gateway.store.index import SubmissionIndex
 from gateway.store.keys import Keys
@@ -96,6 +97,7 @@ class InProcessGateway:
     http: aiohttp.ClientSession
     port: int
     store: RedisStore
+    confirmer: Confirmer
     hints: Hints
     draining: asyncio.Event
     missing: list[str] = field(default_factory=list)
@@ -179,7 +181,8 @@ async def in_process_gateway(
     max_requests: int | None = None,
 ) -> AsyncIterator[InProcessGateway]:
     keys, bounds = Keys(prefix, upstream.tag), bounds or StoreBounds()
-    store = RedisStore(client, keys, pace=pace, bounds=bounds)
+    confirmer = Confirmer(client, keys, lambda: None)
+    store = RedisStore(client, keys, pace=pace, bounds=bounds, confirmer=confirmer)
     hints = Hints(client, keys)
     routes = Routes([upstream])
     draining = asyncio.Event()
@@ -213,7 +216,7 @@ async def in_process_gateway(
         changes=Changes(
             routes=routes,
             lookup=lookup,
-            stores={upstream.tag: SubmissionChanges(client, keys, bounds=bounds)},
+            stores={upstream.tag: SubmissionChanges(client, keys, bounds=bounds, confirmer=confirmer)},
             journals={upstream.tag: Journal(upstream.name, log)},
         ),
         decoder=Decoder(
@@ -234,7 +237,14 @@ async def in_process_gateway(
     try:
         async with _serving(app) as port, _calling(port) as http:
             yield InProcessGateway(
-                http=http, port=port, store=store, hints=hints, draining=draining, missing=missing, log=stream
+                http=http,
+                port=port,
+                store=store,
+                confirmer=confirmer,
+                hints=hints,
+                draining=draining,
+                missing=missing,
+                log=stream,
             )
     finally:
         stop.set()

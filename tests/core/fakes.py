@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from gateway.core.attempt import Answer, AnswerKind
+from gateway.core.reconcile import CallFailedError, Candidate, NamedJobs
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 MADE = Answer(kind=AnswerKind.SUBMITTED, job_id="job-1", job_arn="arn:1")
 
@@ -23,6 +28,37 @@ class ScriptedBatch:
         self.requests.append(request)
         await self.gate.wait()
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+
+@dataclass
+class ScriptedErrands:
+    """Batch beside submitting: jobs with what their tags say, and failures in turn before any answer."""
+
+    jobs: dict[str, str | None] = field(default_factory=dict)
+    failures: list[Answer] = field(default_factory=list)
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    since: datetime | None = None
+    complete: bool = True
+
+    def _fail(self, *call: Any) -> None:
+        self.calls.append(call)
+        if self.failures:
+            raise CallFailedError(self.failures.pop(0))
+
+    async def jobs_named(self, request: bytes, since: datetime) -> NamedJobs:
+        self._fail("list", request)
+        self.since = since
+        return NamedJobs(ids=list(self.jobs), complete=self.complete)
+
+    async def candidate(self, job_id: str) -> Candidate:
+        self._fail("describe", job_id)
+        return Candidate(job_id=job_id, job_arn=f"arn:{job_id}", submission=self.jobs[job_id])
+
+    async def terminate(self, job_id: str, reason: str) -> None:
+        self._fail("terminate", job_id, reason)
+
+    async def update(self, job_id: str, priority: int) -> None:
+        self._fail("update", job_id, priority)
 
 
 class ListLog:

@@ -7,16 +7,27 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.core.attempt import Answer, AnswerKind, Leased, PaceSignal, Verdict, verdict_on
+from gateway.core.attempt import (
+    LISTED_WITHIN_SECONDS,
+    Answer,
+    AnswerKind,
+    Leased,
+    PaceSignal,
+    Verdict,
+    verdict_on,
+    verdict_on_look,
+)
 from gateway.core.backoff import CAP_SECONDS, full_jitter_seconds
 from gateway.core.identity import ClientToken, SubmissionId, fingerprint
+from gateway.core.job_search import Looked
+from gateway.core.reconcile import Candidate
 from gateway.core.share import Share
 from gateway.core.submission import State, Submission
 
 CHANCE = random.Random(7)
 
 
-def leased(*, maybe_sent: bool, tries: int = 0) -> Leased:
+def leased(*, maybe_sent: bool, tries: int = 0, request: bytes = b"{}") -> Leased:
     submission = Submission(
         submission_id=SubmissionId("0000"),
         client_token=ClientToken("t"),
@@ -31,8 +42,15 @@ def leased(*, maybe_sent: bool, tries: int = 0) -> Leased:
         job_queue="q",
         fingerprint=fingerprint({}),
         accepted_at=datetime.now(UTC),
+        request=request,
     )
-    return Leased(submission=submission, number=1, maybe_sent=maybe_sent, tries=tries)
+    return Leased(
+        submission=submission,
+        number=1,
+        maybe_sent=maybe_sent,
+        maybe_sent_since=submission.accepted_at,
+        tries=tries,
+    )
 
 
 @pytest.mark.parametrize("maybe_sent", [False, True])
@@ -78,6 +96,49 @@ def test_a_transient_5xx_is_retried_and_proves_nothing() -> None:
     answer = Answer(kind=AnswerKind.TRANSIENT, code="ServerException", maybe_made=True)
     report = verdict_on(answer, leased(maybe_sent=False), CHANCE)
     assert (report.verdict, report.proved_none, report.signal) == (Verdict.RETRY, False, PaceSignal.ANSWERED)
+
+
+@pytest.mark.parametrize(
+    ("answer", "least"),
+    [
+        (Answer(kind=AnswerKind.UNCLEAR), LISTED_WITHIN_SECONDS),
+        (Answer(kind=AnswerKind.TRANSIENT, maybe_made=True), LISTED_WITHIN_SECONDS),
+        (Answer(kind=AnswerKind.TRANSIENT), 0.0),
+    ],
+)
+def test_what_may_have_made_a_job_is_not_tried_again_before_batch_could_list_it(answer: Answer, least: float) -> None:
+    delays = [verdict_on(answer, leased(maybe_sent=False), CHANCE).delay_seconds for _ in range(200)]
+    assert least <= min(delays) < least + 0.1
+    assert least + 0.9 < max(delays) <= least + 1
+
+
+TAGGED = b'{"tags": {"gateway:submission-id": "0000"}}'
+OURS = Candidate(job_id="J", job_arn="A", submission="0000")
+UNTAGGED = Candidate(job_id="U", job_arn="A", submission=None)
+UNDESCRIBED = Candidate(job_id="U", job_arn="", submission=None)
+
+
+@pytest.mark.parametrize(
+    ("request_sent", "own", "possible", "verdict"),
+    [
+        (TAGGED, None, [], None),
+        (TAGGED, OURS, [OURS], Verdict.FORWARDED),
+        (TAGGED, OURS, [OURS, UNTAGGED], Verdict.FORWARDED),
+        (TAGGED, None, [UNTAGGED], None),  # somebody else's, of the same name: ours carries the tag
+        (TAGGED, None, [UNDESCRIBED], Verdict.RECONCILE),
+        (TAGGED, None, [OURS, OURS], Verdict.RECONCILE),
+        (b"{}", None, [UNTAGGED], Verdict.RECONCILE),  # the tag is switched off
+        (b"{}", None, [], None),
+    ],
+)
+def test_a_look_decides_whether_batch_is_called_again(
+    request_sent: bytes, own: Candidate | None, possible: list[Candidate], verdict: Verdict | None
+) -> None:
+    submission = leased(maybe_sent=True, request=request_sent).submission
+    report = verdict_on_look(Looked(own=own, possible=possible, complete=True), submission)
+    assert (report.verdict if report else None) == verdict
+    if report and own:
+        assert (report.job_id, report.job_arn) == ("J", "A")
 
 
 def test_the_table_has_a_row_for_every_kind_of_answer() -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.core.attempt import Answer, AnswerKind, Verdict
-from gateway.core.errands import MAX_CANDIDATES, MOST_TRIES, Errands
+from gateway.core.errands import MOST_TRIES, Errands
+from gateway.core.job_search import MAX_CANDIDATES
 from gateway.core.journal import Journal
 from gateway.core.ports import Errand, Wait
-from gateway.core.reconcile import LOOK_AFTER_SECONDS, CallFailedError, Candidate, NamedJobs
+from gateway.core.reconcile import LOOK_AFTER_SECONDS, CallFailedError, Candidate
 from gateway.core.submission import State, Submission
-from tests.core.fakes import ListLog
+from tests.core.fakes import ListLog, ScriptedErrands
 from tests.faults.test_forwarding import NoJitter
 from tests.store.world import World, forwarded, refused, unclear
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from redis.asyncio import Redis
 
     from gateway.core.identity import SubmissionId
@@ -30,37 +29,6 @@ SLOW_DOWN = Answer(kind=AnswerKind.THROTTLED, code="TooManyRequestsException", w
 DENIED = Answer(kind=AnswerKind.DENIED, code="AccessDeniedException")
 NO_KEYS = Answer(kind=AnswerKind.CREDENTIALS, code="ExpiredToken")
 LOST = Answer(kind=AnswerKind.UNCLEAR, code="ReadTimeoutError")
-
-
-@dataclass
-class ScriptedErrands:
-    """Batch beside submitting: jobs with what their tags say, and failures in turn before any answer."""
-
-    jobs: dict[str, str | None] = field(default_factory=dict)
-    failures: list[Answer] = field(default_factory=list)
-    calls: list[tuple[Any, ...]] = field(default_factory=list)
-    since: datetime | None = None
-    complete: bool = True
-
-    def _fail(self, *call: Any) -> None:
-        self.calls.append(call)
-        if self.failures:
-            raise CallFailedError(self.failures.pop(0))
-
-    async def jobs_named(self, request: bytes, since: datetime) -> NamedJobs:
-        self._fail("list", request)
-        self.since = since
-        return NamedJobs(ids=list(self.jobs), complete=self.complete)
-
-    async def candidate(self, job_id: str) -> Candidate:
-        self._fail("describe", job_id)
-        return Candidate(job_id=job_id, job_arn=f"arn:{job_id}", submission=self.jobs[job_id])
-
-    async def terminate(self, job_id: str, reason: str) -> None:
-        self._fail("terminate", job_id, reason)
-
-    async def update(self, job_id: str, priority: int) -> None:
-        self._fail("update", job_id, priority)
 
 
 class Bench:

@@ -12,20 +12,24 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.core.attempt import Answer, AnswerKind, Leased
-from gateway.core.forwarder import Forwarder
+from gateway.core import attempt
+from gateway.core.attempt import Answer, AnswerKind, Leased, PaceSignal
+from gateway.core.forwarder import Forwarder, OwnKeys
 from gateway.core.identity import ClientToken, fingerprint, submission_id
+from gateway.core.job_search import JobSearch
 from gateway.core.journal import Journal
 from gateway.core.pace import PaceRules
 from gateway.core.share import Share, ShareLimits
 from gateway.core.submission import NewSubmission, State, Submission
 from gateway.store.bounds import StoreBounds
 from gateway.store.connection import connect
+from gateway.store.durability import Confirmation
+from gateway.store.errands import ErrandQueue
 from gateway.store.hints import Hints
 from gateway.store.keys import Keys
 from gateway.store.redis_store import RedisStore
 from tests.conftest import eventually
-from tests.core.fakes import MADE, ListLog, ScriptedBatch
+from tests.core.fakes import MADE, ListLog, ScriptedBatch, ScriptedErrands
 from tests.servers import running, valkey_binary
 
 if TYPE_CHECKING:
@@ -69,6 +73,12 @@ class NoJitter:
         return low
 
 
+@pytest.fixture(autouse=True)
+def listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch lists jobs as soon as they are made, so that nobody waits for that."""
+    monkeypatch.setattr(attempt, "LISTED_WITHIN_SECONDS", 0.0)
+
+
 class Bench:
     """A store with one forwarder, whose steps the test takes itself."""
 
@@ -77,8 +87,10 @@ class Bench:
         self.store = RedisStore(client, keys, pace=pace, bounds=bounds)
         self.hints = Hints(client, keys)
         self.batch = batch
+        self.jobs = ScriptedErrands()
         self.log = ListLog()
         self.forwarder = Forwarder(
+            search=JobSearch(batch=self.jobs, owners=ErrandQueue(client, keys, bounds=bounds)),
             store=self.store,
             batch=batch,
             wakeup=self.hints,
@@ -164,6 +176,60 @@ async def test_a_refusal_after_a_lost_answer_is_looked_into_and_never_a_guess(cl
         after = await b.step()
         assert (after.state, after.maybe_sent) == (State.QUEUED, True)
         assert not isinstance(await b.store.lease(), Leased), "it is not submitted while Batch is looked through"
+
+
+async def test_a_job_that_a_lost_answer_made_is_found_and_not_made_again(client: Redis, prefix: str) -> None:
+    """Batch may have forgotten the token by now: it is looked through before it is called again."""
+    async with bench(client, prefix, UNCLEAR) as b:
+        admitted = await b.admit()
+        await b.step()
+        b.jobs.jobs = {"theirs": "another", "ours": admitted.submission_id}
+        after = await b.step()
+        assert (after.state, after.job_id, after.job_arn) == (State.FORWARDED, "ours", "arn:ours")
+        assert [one.outcome for one in after.attempts] == ["unclear", "found"]
+        assert len(b.batch.requests) == 1
+        assert b.jobs.since is not None
+        assert b.jobs.since < admitted.accepted_at
+
+
+async def test_jobs_that_may_be_it_are_never_made_again_by_a_guess(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix, UNCLEAR) as b:
+        await b.admit()
+        await b.step()
+        b.jobs.jobs = {"untagged": None}
+        after = await b.step()
+        assert (after.state, after.sought, len(b.batch.requests)) == (State.QUEUED, True, 1)
+
+
+@pytest.mark.parametrize("failure", [UNCLEAR, THROTTLED, REFUSED, Answer(kind=AnswerKind.DENIED)])
+async def test_a_look_that_fails_leaves_it_to_the_token(client: Redis, prefix: str, failure: Answer) -> None:
+    async with bench(client, prefix, UNCLEAR, MADE) as b:
+        await b.admit()
+        await b.step()
+        b.jobs.failures = [failure]
+        assert (await b.step()).state is State.FORWARDED
+        assert len(b.batch.requests) == 2
+
+
+async def test_nobody_looks_where_no_call_can_have_made_a_job(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix, THROTTLED, MADE) as b:
+        await b.admit()
+        await b.step()
+        await b.step()
+        assert b.jobs.calls == []
+
+
+async def test_a_lease_that_the_store_may_forget_makes_no_call(client: Redis, prefix: str) -> None:
+    """It would hand the submission out again as one that was never called for."""
+    async with bench(client, prefix) as b:
+        await b.admit()
+        no_replica = Confirmation(command=("WAIT", 1), patience_ms=(20,), wanted=(1,))
+        b.store._confirmer.how = lambda: no_replica
+        after = await b.step()
+        assert (after.state, after.maybe_sent, b.batch.requests) == (State.QUEUED, False, [])
+        assert [one.outcome for one in after.attempts] == ["unconfirmed"]
+        b.store._confirmer.how = lambda: None
+        assert (await b.step()).state is State.FORWARDED
 
 
 async def test_a_throttle_after_a_lost_answer_does_not_clear_the_doubt(client: Redis, prefix: str) -> None:
@@ -295,6 +361,47 @@ async def test_a_running_forwarder_starts_at_once_what_another_process_accepts(c
 
         await eventually(forwarded, seconds=0.5)  # half the poll: the hint must have come
         stop.set()
+
+
+async def test_a_process_whose_keys_are_refused_leaves_the_submissions_to_the_others(
+    client: Redis, prefix: str
+) -> None:
+    """Its clock may be wrong, or its role: the fleet goes on without it."""
+    refused = Answer(kind=AnswerKind.CREDENTIALS, code="InvalidSignatureException")
+    async with bench(client, prefix, refused) as bad, bench(client, prefix) as good:
+        tokens = [f"t{number}" for number in range(40)]
+        stop = asyncio.Event()
+        running = [asyncio.create_task(bad.forwarder.run(stop))]
+        admitted = [await good.admit(tokens[0])]
+        await eventually(lambda: asyncio.sleep(0, bool(bad.batch.requests)))
+        running.append(asyncio.create_task(good.forwarder.run(stop)))
+        admitted += [await good.admit(token) for token in tokens[1:]]
+
+        async def all_forwarded() -> bool:
+            found = [await good.store.get(one.submission_id) for one in admitted]
+            return {one.state for one in found if one} == {State.FORWARDED}
+
+        try:
+            await eventually(all_forwarded)
+        finally:
+            stop.set()
+            await asyncio.gather(*running)
+        assert len(bad.batch.requests) <= 4  # those that were in flight when the first was refused
+        assert sorted(good.batch.requests) == sorted(submission(token).request for token in tokens)
+
+
+def test_the_rest_grows_while_keys_are_refused_and_ends_with_an_answer() -> None:
+    keys = OwnKeys()
+    assert keys.rest_seconds <= 0
+    for least in (9, 19, 39, 59, 59):
+        keys.hear(PaceSignal.CREDENTIALS)
+        assert least < keys.rest_seconds <= least + 1
+    keys.hear(PaceSignal.UNREACHABLE)  # says nothing of keys
+    keys.hear(PaceSignal.CREDENTIALS)
+    assert keys.rest_seconds > 59
+    keys.hear(PaceSignal.ANSWERED)
+    keys.hear(PaceSignal.CREDENTIALS)
+    assert 9 < keys.rest_seconds <= 10
 
 
 async def test_told_to_stop_it_finishes_calls_in_flight_and_takes_no_more(client: Redis, prefix: str) -> None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.core.errors import StoreUnavailableError
-from gateway.core.share import Share
+from gateway.core.ports import Admission
+from gateway.core.share import Share, ShareLimits
 from gateway.core.submission import State
 from gateway.store.connection import connect
 from tests.conftest import STORES
-from tests.store.world import World, forwarded, throttled, transient
+from tests.store.world import World, forwarded, new_submission, throttled, transient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -39,6 +40,16 @@ async def test_a_full_store_refuses_and_says_that_it_cannot_be_used(full: World)
         await full.admit("one more")
     assert "maxmemory" in refused.value.cause
     assert await full.dump() == before
+
+
+async def test_a_full_store_still_answers_repeats(full: World) -> None:
+    """The ones of a call with something new among them too."""
+    asked = [(new_submission(token, request=b"x" * 1000), ShareLimits(), None) for token in ("token-7", "one more")]
+    known, refused = await full.store.admit_many(asked)
+    assert isinstance(known, Admission)
+    assert known.known
+    assert known.submission.position is not None
+    assert isinstance(refused, StoreUnavailableError)
 
 
 @pytest.mark.parametrize("report", [forwarded(), throttled(), transient(delay_seconds=5)], ids=lambda r: r.outcome)

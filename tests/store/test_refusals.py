@@ -16,11 +16,14 @@ from gateway.core.errors import (
 )
 from gateway.core.share import Share, ShareLimits
 from gateway.store.bounds import StoreBounds
+from gateway.store.confirming import Confirmer
 from gateway.store.redis_store import RedisStore
 from tests.store.world import CREDENTIALS, DENIED, NOT_SENT, World, forwarded, new_submission, throttled, transient
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from gateway.store.durability import Confirmation
 
 ONE = ShareLimits(max_queued=1)
 
@@ -143,11 +146,15 @@ async def test_nothing_is_promised_that_the_store_cannot_keep(any_world: World) 
         any_world.keys,
         pace=any_world.pace,
         bounds=any_world.bounds,
-        promise=lambda: ["The disk is full."],
+        confirmer=Confirmer(any_world.client, any_world.keys, how=_cannot),
     )
     with pytest.raises(StoreUnavailableError, match="The disk is full"):
         await store.admit(new_submission(), ShareLimits())
     assert await any_world.dump() == {}
+
+
+def _cannot() -> Confirmation | None:
+    raise StoreUnavailableError("The disk is full.")
 
 
 async def _idle(world: World) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha1
@@ -11,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gateway.core.audit import whole_round
 from gateway.core.ports import Errand, ErrandReport
 from gateway.core.share import Share
 from gateway.core.submission import Failure
+from gateway.store.audit import StoreAudit
 from gateway.store.changes import SubmissionChanges
+from gateway.store.confirming import Confirmer
+from gateway.store.durability import Confirmation
 from gateway.store.errands import ErrandQueue
 from gateway.store.index import SubmissionIndex
 from gateway.store.redis_store import RedisStore
@@ -22,6 +27,8 @@ from gateway.store.scripts import NAMES, SHARED, script_text
 from tests.store.world import World, forwarded, refused, unclear
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from redis.asyncio import Redis
 
 FOLDER = files("gateway.store") / "lua"
@@ -68,7 +75,7 @@ class Contract:
 
 def contract(name: str) -> Contract:
     shebang, *lines = (FOLDER / f"{name}.lua").read_text().splitlines()
-    assert re.fullmatch(r"#!lua( flags=allow-oom)?", shebang)
+    assert re.fullmatch(r"#!lua( flags=(allow-oom|no-writes))?", shebang)
     header = []
     while lines and lines[0].startswith("--"):
         header.append(lines.pop(0)[2:])
@@ -103,6 +110,24 @@ class Recorder:
         answer = await self._client.evalsha(digest, numkeys, *values)
         self.calls.append((digest, list(values[:numkeys]), list(values[numkeys:]), answer))
         return answer
+
+    @asynccontextmanager
+    async def pipeline(self, **options: Any) -> AsyncIterator[Any]:
+        async with self._client.pipeline(**options) as pipe:
+            asked: list[tuple[str, list[Any], list[Any]]] = []
+            evalsha, execute = pipe.evalsha, pipe.execute
+
+            def remember(digest: str, numkeys: int, *values: Any) -> Any:
+                asked.append((digest, list(values[:numkeys]), list(values[numkeys:])))
+                return evalsha(digest, numkeys, *values)
+
+            async def answered(**how: Any) -> Any:
+                answers = await execute(**how)
+                self.calls += [(*one, answer) for one, answer in zip(asked, answers, strict=False)]
+                return answers
+
+            pipe.evalsha, pipe.execute = remember, answered
+            yield pipe
 
 
 def test_every_lua_file_is_a_command_or_shared_by_them() -> None:
@@ -192,7 +217,10 @@ async def walk(world: World, recorder: Recorder) -> None:
     await errands.settle(look, ErrandReport(verdict="unknown", failure=Failure(code="NotFound", message="")))
     await changes.resolve(third.submission.submission_id, "job-3", "arn:job-3")
     await store.set_upstream({"rate": "4"})
+    nobody = Confirmation(command=("WAIT", 0), wanted=(0,))
+    await Confirmer(recorder, world.keys, lambda: nobody).confirm()  # type: ignore[arg-type]
     await index.sweep("n", accepted_before_ms=2**50, passed_over=0)
+    await whole_round(StoreAudit(recorder, world.keys, bounds=world.bounds))  # type: ignore[arg-type]
     world.store = outer
 
 
@@ -207,7 +235,7 @@ async def test_callers_pass_as_many_keys_and_arguments_as_the_headers_count(any_
         each = command.each("KEYS")
         submissions = (len(keys) - len(command.key_types)) // each if each else 0
         assert len(keys) == len(command.key_types) + submissions * each, name
-        if command.args[-1].endswith(".."):
+        if command.args and command.args[-1].endswith(".."):
             fixed = len(command.args) - 1
             assert len(args) > fixed, name
             assert (len(args) - fixed) % 2 == 0, name
@@ -227,12 +255,20 @@ async def test_keys_hold_what_the_headers_say(any_world: World) -> None:
                 seen.setdefault((digests[digest], position), set()).add(kind)
     for (name, position), kinds in seen.items():
         command = contract(name)
-        types = command.key_types + re.findall(r"^ *\+ (\w+) {2,}", command.sections["KEYS"], re.MULTILINE)
-        assert kinds == {types[position]}, (name, position + 1)
+        again = position - len(command.key_types)
+        each = re.findall(r"^ *\+ (\w+) {2,}", command.sections["KEYS"], re.MULTILINE)
+        kind = command.key_types[position] if again < 0 else each[again % len(each)]
+        assert kinds == {kind}, (name, position + 1)
     assert len(seen) > 20  # most keys hold something at the end of this walk
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_drains_a_full_store_may_run_on_one(name: str) -> None:
     shebang = (FOLDER / f"{name}.lua").read_text().splitlines()[0]
-    assert ("allow-oom" in shebang) == (name != "admit")
+    assert ("allow-oom" in shebang or "no-writes" in shebang) == (name != "admit")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_server_holds_a_command_that_writes_nothing_to_it(name: str) -> None:
+    shebang = (FOLDER / f"{name}.lua").read_text().splitlines()[0]
+    assert ("no-writes" in shebang) == (not any(contract(name).verdicts.values()))

@@ -10,12 +10,13 @@ import pytest
 
 from gateway.core import forwarder
 from gateway.core.errors import NotAcceptingError
+from gateway.core.job_search import JobSearch
 from gateway.core.journal import Journal
 from gateway.core.ports import UpstreamStatus, Wait
 from gateway.core.submission import State
 from gateway.store.hints import Hints
 from tests.conftest import eventually
-from tests.core.fakes import ListLog, ScriptedBatch
+from tests.core.fakes import ListLog, ScriptedBatch, ScriptedErrands
 from tests.store.world import CREDENTIALS, DENIED, NOT_SENT, World, forwarded, throttled, transient
 
 
@@ -119,7 +120,7 @@ async def test_a_forwarder_calls_at_once_when_forwarding_is_on_again(
     class Asked:
         """The store, remembering why nothing was handed out."""
 
-        settle, reclaim = world.store.settle, world.store.reclaim
+        settle, reclaim, confirm = world.store.settle, world.store.reclaim, world.store.confirm
 
         async def lease(self) -> Any:
             got = await world.store.lease()
@@ -129,6 +130,7 @@ async def test_a_forwarder_calls_at_once_when_forwarding_is_on_again(
     part = forwarder.Forwarder(
         store=Asked(),
         batch=batch,
+        search=JobSearch(batch=ScriptedErrands(), owners=world.errands),
         wakeup=hints,
         journal=Journal("main", ListLog()),
         max_attempts=3,

@@ -40,7 +40,8 @@ for _, key in ipairs({ KEYS[3], KEYS[4], KEYS[6] }) do
 end
 
 local pace = redis.call('HMGET', KEYS[1], 'sequence', 'virtual', 'pace', 'slot', 'not_before', 'held_until', 'outage',
-  'probe_at', 'probed', 'forwarding', 'o_rate')
+  'probe_at', 'probed', 'forwarding', 'o_rate', 'version')
+refuse_newer(pace[12])
 if pace[10] == '0' then
   return { 'wait', -1, 'stopped' }
 end

@@ -16,7 +16,8 @@ if not first[1] then
   return { 'wait', -1 }
 end
 local id, due = first[1], tonumber(first[2])
-local upstream = redis.call('HMGET', KEYS[1], 'sequence', 'errand_slot')
+local upstream = redis.call('HMGET', KEYS[1], 'sequence', 'errand_slot', 'version')
+refuse_newer(upstream[3])
 local opens = math.max(due, tonumber(upstream[2] or 0))
 if opens > now then
   return { 'wait', opens - now }

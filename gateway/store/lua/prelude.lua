@@ -7,7 +7,10 @@
 -- tag S = max(V, F); serving it moves V to S and the share's F to S + 1/weight. V is the upstream's `virtual`, F the
 -- share's `finish`. Times are the store's own, in microseconds where calls or rates are measured, else milliseconds.
 
-local RECORD_VERSION = 1
+-- The version of what the store holds. Within one, changes only add, and no script drops what it does not know. A new
+-- one is read by a release before the next one writes it: the first number goes first (README, "Upgrades";
+-- store/versions.py has it too).
+local VERSION_READ, VERSION_WRITTEN = 1, 1
 
 local function clock_us()
   local now = redis.call('TIME')
@@ -22,12 +25,22 @@ local function exact(number)
   return string.format('%.17g', number)
 end
 
+-- Ends the command where a newer gateway has written; called before the first write, so that nothing is half done.
+-- Commands that take, hand out and bring back ask it of the upstream's `version`, all of each record that they read.
+local function refuse_newer(version)
+  if tonumber(version or 1) > VERSION_READ then
+    local told = 'NEWER The store holds records of a newer gateway (version %d, this one knows %d): upgrade this one'
+    error({ err = string.format(told, version, VERSION_READ) })
+  end
+end
+
 local function read_record(key)
   local value = redis.call('GET', key)
   if not value then
     return nil
   end
   local offset, record = cmsgpack.unpack_one(value)
+  refuse_newer(record.v)
   local rest = ''
   if offset >= 0 then
     rest = string.sub(value, offset + 1)

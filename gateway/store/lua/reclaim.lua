@@ -15,7 +15,7 @@ local prefix, most, look_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local retention_ms, idle_ms, channel = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local now = math.floor(clock_us() / 1000)
 
-redis.call('EXISTS', KEYS[1])
+refuse_newer(redis.call('HGET', KEYS[1], 'version'))
 local found, items = {}, {}
 for position, reason in ipairs({ 'due', 'ended', 'expired' }) do
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[position + 1], '-inf', now, 'LIMIT', 0, most)) do

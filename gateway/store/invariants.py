@@ -1,0 +1,314 @@
+"""What must be so of everything in the store, at any moment between two commands; what is not so is a drift.
+
+All facts that one judgement rests on are of one moment: nothing here is true only a little later.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from gateway.core.ports import Drift
+from gateway.core.submission import State
+from gateway.store.records import unpack
+from gateway.store.versions import VERSION_READ
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from gateway.core.identity import SubmissionId
+
+# Leases, retries and looks are minutes ahead; processes may have other settings while these roll out. What lies a day
+# ahead was written while the store's clock was wrong.
+FAR_MS = 24 * 3600 * 1000
+# Two keys of one command may expire a millisecond apart, on servers whose clock goes on within a script.
+SOON_MS = 1000
+
+# What PTTL says of a key that is not there, and of one that never expires.
+_NO_KEY, _NEVER = -2, -1
+
+_DEAD_LETTERS = (State.REJECTED, State.UNKNOWN)
+_PLACES = ("ready", "delayed", "leased", "errands")
+_OF_SHARES = ("ready", "held", "waiting")
+
+Finding = tuple[str, str]  # a kind of core/audit.py's list, and what is wrong
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """How long records and job ids are kept, in ms, and from when on that has been so: what is older tells nothing."""
+
+    retention_ms: int
+    alias_retention_ms: int
+    since_ms: int
+
+    def has_record(self, accepted_ms: float, now_ms: int) -> bool:
+        """Whether the record of what was accepted then must still be there."""
+        return accepted_ms > max(now_ms - self.retention_ms, self.since_ms)
+
+    def has_job(self, settled_ms: float, now_ms: int) -> bool:
+        """Whether a submission that was settled then and has a job must still be known by it."""
+        return settled_ms > max(now_ms - self.alias_retention_ms, self.since_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A submission and where it stands, as lua/audit.lua answers; a score is None where it does not stand.
+
+    `record` is what changes of it, None where that cannot be read; `namespace` is None where all else cannot.
+    """
+
+    record: dict[str, Any] | None
+    namespace: str | None
+    head_length: int
+    length: int
+    pttl: int
+    met: float | None
+    delayed: float | None
+    leased: float | None
+    errands: float | None
+    deadlines: float | None
+    ready: float | None
+    held: float | None
+    waiting: float | None
+    job_of_alias: bytes | None
+    owner_of_job: bytes | None
+
+    @classmethod
+    def of(cls, wanted: SubmissionId, row: Sequence[Any]) -> Facts:
+        head, length, pttl, *scores, job_of_alias, owner_of_job = row
+        record = _changing(head or b"")
+        values: list[Any] = [
+            record,
+            _namespace(wanted, head or b"", record),
+            len(head or b""),
+            length,
+            pttl,
+            *(float(score) if score else None for score in scores),
+            job_of_alias or None,
+            owner_of_job or None,
+        ]
+        return cls(*values)
+
+    def standing(self, *names: str) -> list[str]:
+        return [name for name in names if getattr(self, name) is not None]
+
+    @property
+    def listed(self) -> tuple[str, float] | None:
+        """In the index of which namespace it must be, and with which time in ms; None where that cannot be known."""
+        return None if self.record is None or self.namespace is None else (self.namespace, float(self.record["at"]))
+
+    @property
+    def queued_bytes(self) -> int | None:
+        """What a queued one counts in the upstream's bytes; None for any other."""
+        queued = self.record is not None and self.namespace is not None and self.record["state"] == State.QUEUED
+        return int(self.record["size"]) if self.record is not None and queued else None
+
+
+def submission_drifts(
+    wanted: SubmissionId, facts: Facts, *, met: str, now_ms: int, memory: Memory
+) -> Iterator[Finding]:
+    """`met` is the set in which it was met, without the upstream's prefix, empty for none."""
+    if facts.pttl == _NO_KEY:
+        yield from _without_record(facts, met=met, now_ms=now_ms, memory=memory)
+        return
+    record = facts.record
+    if record is not None and _is_later(record):
+        return
+    if record is None or facts.namespace is None:
+        yield "unreadable", "its record cannot be read"
+        return
+    yield from _met(facts, record, facts.namespace, met)
+    if record["state"] == State.QUEUED:
+        yield from _queued(facts, record, now_ms)
+    else:
+        yield from _final(wanted, facts, record, now_ms, memory)
+
+
+def _without_record(facts: Facts, *, met: str, now_ms: int, memory: Memory) -> Iterator[Finding]:
+    standing = facts.standing("delayed", "leased", "errands", "deadlines")
+    kind = met.partition(":")[0]
+    if kind in _OF_SHARES and facts.met is not None:
+        standing.append(met)
+    if standing:
+        yield "lost", f"it stands in {', '.join(standing)}, but has no record"
+    elif kind == "index" and facts.met is not None and memory.has_record(facts.met, now_ms):
+        yield "lost", f"{met} lists it, but its record is gone before its time"
+
+
+def _met(facts: Facts, record: Mapping[str, Any], namespace: str, met: str) -> Iterator[Finding]:
+    """Whether it may stand where it was met, among what is another's."""
+    kind, _, whose = met.partition(":")
+    if kind in _OF_SHARES and facts.met is not None and whose != record["share"]:
+        yield "misplaced", f"it stands in {met}, but is of the share {record['share']}"
+    elif kind == "index" and whose != namespace and facts.met is not None:
+        yield "unlisted", f"{met} lists it, but it is of the namespace {namespace}"
+    elif kind == "index" and whose == namespace and facts.met != record["at"]:
+        yield "unlisted", "the index of its namespace has it not, or with another time"
+
+
+def _queued(facts: Facts, record: Mapping[str, Any], now_ms: int) -> Iterator[Finding]:
+    standing = facts.standing(*_PLACES)
+    if len(standing) != 1:
+        kind = "twice" if standing else "nowhere"
+        yield kind, f"it is queued and stands in {' and '.join(standing) or 'no place'}"
+    for place, mark in (("leased", "lease"), ("errands", "look")):
+        if (place in standing) != (mark in record):
+            yield "misplaced", f"{place} has it: {place in standing}, but its record says: {mark in record}"
+    if record.get("cancel") and ("ready" in standing or "delayed" in standing):
+        yield "misplaced", f"it is to end, but stands in {' and '.join(standing)} to be submitted"
+    if facts.pttl != _NEVER:
+        yield "expiring", f"it is queued, but its record expires in {facts.pttl / 1000:.0f} s"
+    if facts.length != facts.head_length - record["identity"] + record["size"]:
+        yield "unreadable", "its request is not as long as when it was accepted"
+    yield from _scores(facts, record, now_ms)
+
+
+def _scores(facts: Facts, record: Mapping[str, Any], now_ms: int) -> Iterator[Finding]:
+    """Of a queued one."""
+    if facts.ready is not None and facts.ready != record["place"]:
+        yield "misplaced", "its place in its share's line is not that of its record"
+    if facts.held is not None and facts.held != facts.delayed:
+        yield "misplaced", "it is held for its share's rate, but delayed has it not, or until another time"
+    if facts.waiting != record["at"]:
+        yield "uncounted", "it is queued, but its share's waiting has it not, or with another time"
+    deadline = record.get("deadline")
+    gone = facts.deadlines is None and (deadline is None or deadline <= now_ms)
+    if not gone and facts.deadlines != deadline:
+        yield "untimely", "deadlines has it not, or with another time than its record"
+    delayed = facts.delayed if facts.held is None else None  # a slow share may hold it for long
+    for place, score in (("leased", facts.leased), ("errands", facts.errands), ("delayed", delayed)):
+        if score is not None and score > now_ms + FAR_MS:
+            yield "untimely", f"{place} has it until {(score - now_ms) / 1000:.0f} s from now"
+
+
+def _final(
+    wanted: SubmissionId, facts: Facts, record: Mapping[str, Any], now_ms: int, memory: Memory
+) -> Iterator[Finding]:
+    state, owed = record["state"], bool(record.get("terminate") or record.get("update"))
+    standing = facts.standing("ready", "held", "waiting", "delayed", "leased", "deadlines")
+    if standing:
+        yield "misplaced", f"it is {state}, but stands in {', '.join(standing)}"
+    if (facts.errands is not None) != owed:
+        yield "misplaced", f"errands has it: {not owed}, but Batch is owed something for it: {owed}"
+    if facts.errands is not None and facts.errands > now_ms + FAR_MS:
+        yield "untimely", f"errands has it until {(facts.errands - now_ms) / 1000:.0f} s from now"
+    kept = state in _DEAD_LETTERS and not record.get("job_id") and not record.get("closed")
+    if (kept or owed) and facts.pttl != _NEVER:
+        why = "Batch is owed something for it" if owed else f"it is {state} and waits for a person"
+        yield "expiring", f"{why}, but its record expires in {facts.pttl / 1000:.0f} s"
+    if not (kept or owed) and facts.pttl == _NEVER:
+        yield "lasting", f"it is {state}, but its record never expires"
+    asked = record["size"] - record["identity"] if kept else 0
+    if facts.length != facts.head_length + asked:
+        yield "unreadable", f"it is {state}, but its record is {facts.length} bytes long"
+    if record.get("job_id"):
+        yield from _job(wanted, facts, record, now_ms, memory)
+    elif state == State.FORWARDED:
+        yield "job", "it is forwarded, but has no job"
+
+
+def _job(
+    wanted: SubmissionId, facts: Facts, record: Mapping[str, Any], now_ms: int, memory: Memory
+) -> Iterator[Finding]:
+    job_id = record["job_id"]
+    job, owner = (facts.job_of_alias or b"").decode(), (facts.owner_of_job or b"").decode()
+    if not job and not owner:  # both are forgotten after a while, a record that owes something may stay longer
+        if memory.has_job(record.get("settled", 0), now_ms):
+            yield "job", f"neither its job {job_id} nor it is known by the other"
+    elif owner and owner != wanted:
+        yield "job", f"its job {job_id} is remembered as that of {owner}"
+    elif job and job != job_id:
+        yield "job", f"its job is {job_id}, but remembered as {job}"
+
+
+def pointer_drift(name: str, value: bytes | None, pttl: int, other: bytes | None) -> Finding | None:
+    """`name` is `alias:<submissionId>` or `job:<jobId>`; `other` is what stands where its value points to.
+
+    A job may point to a submission that has another one by now: its token was sent again after its record had expired.
+    """
+    if value is None or pttl < SOON_MS:
+        return None
+    kind, _, own = name.partition(":")
+    if kind == "alias" and other != own.encode():
+        of = f"that of {other.decode()}" if other else "nobody's"
+        return "job", f"its job is {value.decode()}, which is remembered as {of}"
+    if kind == "job" and other is None:
+        return "job", f"it is remembered as that of {value.decode()}, of which no job is remembered"
+    return None
+
+
+def share_drifts(row: Sequence[Any]) -> Iterator[Finding]:
+    """`row` is what lua/audit_share.lua answers for a share."""
+    ready, held, waiting, in_backlog, active, marked, paused, said_overridden, overridden, pttl = row
+    backlog = int(float(in_backlog or 0))
+    if backlog != waiting or (in_backlog is not None and backlog < 1):
+        yield "counts", f"its backlog is {in_backlog and backlog}, but {waiting} wait"
+    if max(ready, held) > waiting:
+        yield "counts", f"{ready} are ready and {held} held, but {waiting} wait"
+    if (active is not None) != (ready > 0 and not paused):
+        is_active = "active" if active is not None else "not active"
+        yield "share", f"it is {is_active} with {ready} ready, and {'' if paused else 'not '}paused"
+    if overridden != said_overridden:
+        yield "share", f"its hash says overridden: {bool(said_overridden)}, but has overrides: {bool(overridden)}"
+    if bool(marked) != bool(paused or said_overridden):
+        yield "share", f"it is {'' if marked else 'not '}marked, but paused or overridden: {not marked}"
+    kept = bool(backlog or paused or said_overridden)
+    if pttl != _NO_KEY and kept != (
+        pttl == _NEVER
+    ):  # a redriven one may wait in a share that is forgotten until it is leased
+        yield "share", f"its hash {'expires' if kept else 'never expires'}, with {backlog} queued"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """What the upstream counts of what is queued: submissions, and their bytes."""
+
+    queued: int
+    size: int
+
+
+def counter_drifts(counters: Counters, backlog: Mapping[str, int], queues: Mapping[str, int]) -> Iterator[Finding]:
+    """`backlog` is how many are queued by share, `queues` how many shares of a queue have a backlog."""
+    queued = sum(backlog.values())
+    if counters.queued != queued:
+        yield "counts", f"the upstream counts {counters.queued} queued, its shares {queued}"
+    if (counters.size > 0) != (counters.queued > 0) or counters.size < 0:
+        yield "counts", f"the upstream counts {counters.size} bytes with {counters.queued} queued"
+    shares = Counter(share.partition("/")[0] for share in backlog)
+    for queue in sorted(shares.keys() | queues.keys()):
+        if shares[queue] != queues.get(queue, 0):
+            yield "counts", f"{queue} has {shares[queue]} shares with a backlog, but counts {queues.get(queue, 0)}"
+
+
+def drifts(about: str, findings: Iterator[Finding]) -> list[Drift]:
+    return [Drift(kind=kind, about=about, problem=problem) for kind, problem in findings]
+
+
+def _changing(head: bytes) -> dict[str, Any] | None:
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
+    unpacker.feed(head)
+    try:
+        record = unpacker.unpack()
+    except (msgpack.UnpackException, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _is_later(record: Mapping[str, Any]) -> bool:
+    """Whether it is a later gateway's to judge."""
+    version = record.get("v")
+    return isinstance(version, int) and version > VERSION_READ
+
+
+def _namespace(wanted: SubmissionId, head: bytes, record: Mapping[str, Any] | None) -> str | None:
+    """Whose it is; None where its record is unreadable to everybody."""
+    if record is None or not isinstance(record.get("size"), int):
+        return None
+    try:
+        return unpack(wanted, head).namespace
+    except Exception:  # noqa: BLE001 - whatever is wrong with it
+        return None

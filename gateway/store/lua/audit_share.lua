@@ -1,0 +1,35 @@
+#!lua flags=no-writes
+-- Looks at shares, each with every set that counts or lists it at one moment; what is wrong with it others say.
+--
+-- KEYS  1 zset  active shares, by start tag
+--       2 zset  shares with a backlog, by how many are queued
+--       3 set   shares that are paused or overridden
+--       and for each share:
+--       + hash  the share: tags, rate, overrides
+-- ARGV  1 prefix of the upstream's keys
+--       and for each share:
+--       + share
+-- Returns {'looked', {facts, ...}}  nothing written; for each share, in order
+-- Guarantee: the server lets it write nothing; an answer holds together, whatever happens before and after.
+local prefix = ARGV[1]
+local COMMON_KEYS, COMMON_ARGS = 3, 1
+
+-- Facts of one: how many stand in its ready, held and waiting; its scores in backlog and active, false for none; 1 or 0
+-- for whether it is marked, paused, said to be overridden, overridden; the PTTL (ms) of its hash.
+local found = {}
+for number = 1, #KEYS - COMMON_KEYS do
+  local key, share = KEYS[COMMON_KEYS + number], ARGV[COMMON_ARGS + number]
+  local fields = redis.call('HMGET', key, 'paused', 'overridden', 'o_rate', 'o_burst', 'o_weight', 'o_max_queued',
+    'o_over_limit')
+  local overridden = 0
+  for position = 3, 7 do
+    if fields[position] then
+      overridden = 1
+    end
+  end
+  found[number] = { redis.call('ZCARD', prefix .. 'ready:' .. share),
+    redis.call('ZCARD', prefix .. 'held:' .. share), redis.call('ZCARD', prefix .. 'waiting:' .. share),
+    redis.call('ZSCORE', KEYS[2], share), redis.call('ZSCORE', KEYS[1], share), redis.call('SISMEMBER', KEYS[3], share),
+    fields[1] == '1' and 1 or 0, fields[2] == '1' and 1 or 0, overridden, redis.call('PTTL', key) }
+end
+return { 'looked', found }

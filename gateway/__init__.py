@@ -8,6 +8,8 @@ A submission takes one way, one module a hop:
          → store/redis_store.admit (lua/admit.lua)                         → 202, 200, 4xx, 503
               durable from here
     core/forwarder: store.lease (lua/lease.lua: fair order, pace)
+         → store.confirm (store/confirming: the lease is as durable as a 202)
+         → core/job_search (has an earlier call made its job?)
          → batch/batch_client → batch/failures (what the answer proves)
          → core/attempt.verdict_on (what follows)
          → store.settle (lua/settle.lua: fenced) → core/journal (what the log says)
@@ -16,11 +18,12 @@ What else is asked of Batch for a submission is an errand: a look for its job wh
 update of its priority. It is owed in the store, by the same scripts that changed the record, and goes
 
     core/errands: store/errands.lease (lua/lease_errand.lua)
-         → batch/reconcile, core/reconcile (which job is whose)
+         → core/job_search, batch/reconcile, core/reconcile (which job is whose)
          → store/errands.settle (lua/settle_errand.lua: fenced)
 
 Whatever changes a submission later (cancel, priority, redrive, resolve) comes through core/changes and store/changes;
-core/lookup finds submissions again, core/explanation says what holds one, core/outlook when it will go.
+core/lookup finds submissions again, core/explanation says what holds one, core/outlook when it will go. core/audit and
+store/audit (lua/audit*.lua) hold what is in the store against what its commands leave there, slowly and for ever.
 
 Rooms, from the top; each knows only those below it:
 

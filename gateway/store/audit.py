@@ -51,8 +51,6 @@ class StoreAudit:
     def __init__(self, client: Redis, keys: Keys, *, bounds: StoreBounds) -> None:
         self._client: Any = client
         self._keys = keys
-        self._turn = keys.root + "auditor"  # string: somebody has the turn for as long as it lives
-        self._kept = keys.root + "audit"  # hash: the round as the last turn left it, and since when what is remembered
         self._retention_ms = round(bounds.retention_seconds * 1000)
         self._alias_retention_ms = round(bounds.alias_retention_seconds * 1000)
         self._scripts = Scripts()
@@ -62,8 +60,8 @@ class StoreAudit:
     async def begin(self, seconds: float) -> float:
         """Take the turn for so long: 0 where it is this process's now, else the seconds until the next may begin."""
         with store_errors():
-            if not await self._client.set(self._turn, uuid4().hex, px=round(seconds * 1000), nx=True):
-                return max(float(await self._client.pttl(self._turn)), 1.0) / 1000
+            if not await self._client.set(self._keys.auditor, uuid4().hex, px=round(seconds * 1000), nx=True):
+                return max(float(await self._client.pttl(self._keys.auditor)), 1.0) / 1000
             await self._load()
         return 0.0
 
@@ -71,7 +69,7 @@ class StoreAudit:
         """Put down how far the round has come, for whoever has the next turn."""
         with store_errors():
             packed = self._round.pack() if self._round else b""
-            await self._client.hset(self._kept, "round", packed)
+            await self._client.hset(self._keys.audit, "round", packed)
 
     async def open(self) -> None:
         """A round of one's own, from the beginning, beside whoever has the turn; leaves nothing in the store."""
@@ -105,19 +103,19 @@ class StoreAudit:
 
     async def _load(self) -> None:
         await self._remember(keep=True)
-        packed = await self._client.hget(self._kept, "round")
+        packed = await self._client.hget(self._keys.audit, "round")
         self._round = Round.unpack(packed) if packed else None
 
     async def _remember(self, *, keep: bool) -> None:
         """Since when the store forgets as these settings say: what was kept for less time may rightly be gone."""
         now_ms = await self._now_ms()
         told = [self._retention_ms, self._alias_retention_ms]
-        kept = await self._client.hget(self._kept, "memory")
+        kept = await self._client.hget(self._keys.audit, "memory")
         *before, since_ms = msgpack.unpackb(kept) if kept else [now_ms]
         if before != told:
             since_ms = now_ms
             if keep:
-                await self._client.hset(self._kept, "memory", msgpack.packb([*told, since_ms]))
+                await self._client.hset(self._keys.audit, "memory", msgpack.packb([*told, since_ms]))
         self._memory = Memory(
             retention_ms=self._retention_ms, alias_retention_ms=self._alias_retention_ms, since_ms=since_ms
         )

@@ -58,6 +58,7 @@ _UNSERVING = (
     "MISCONF", "NOREPLICAS", "MASTERDOWN", "LOADING", "READONLY", "OOM", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED",
     "NEWER",
 )  # fmt: skip
+_AFTER_COMMAND = " of pipeline caused error: "
 # What a script is told in the middle of a slot's migration or of its cluster's failure.
 _UNSERVING_SCRIPTS = ("non local key in a cluster node", "while the cluster is down")
 # Answers that no primary gives, or none that has these keys: it is elsewhere now.
@@ -207,7 +208,7 @@ def is_out_of_service(error: BaseException) -> bool:
         | OSError,
     ):
         return True
-    text = str(error)
+    text = _words(error)
     return isinstance(error, ResponseError) and (
         text.startswith(_UNSERVING) or any(words in text for words in _UNSERVING_SCRIPTS)
     )
@@ -222,9 +223,15 @@ def unavailable(error: BaseException) -> StoreUnavailableError:
     return StoreUnavailableError(UNAVAILABLE, cause=_gist(error))
 
 
+def _words(error: BaseException) -> str:
+    """What the server said. In a pipeline redis-py puts the command before it, and that may hold a payload."""
+    command, told, said = str(error).rpartition(_AFTER_COMMAND)
+    return said.strip("(\"',)") if told and command.startswith("Command # ") else str(error)  # a tuple's text
+
+
 def _gist(error: BaseException) -> str:
     """For operators: what failed and where, in a line; redis-py names address and reason, and never credentials."""
     if isinstance(error, AskError):  # redis-py leaves the word out
         return f"ASK {error}"
-    first = (str(error).splitlines() or [""])[0].partition(" script: ")[0].rstrip(".")  # then comes where it stands
+    first = (_words(error).splitlines() or [""])[0].partition(" script: ")[0].rstrip(".")  # then comes where it stands
     return first or type(error).__name__

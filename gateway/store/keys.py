@@ -86,6 +86,16 @@ class Keys:
         return self.root + "touched"
 
     @property
+    def auditor(self) -> str:
+        """String that expires: the process whose turn it is to audit."""
+        return self.root + "auditor"
+
+    @property
+    def audit(self) -> str:
+        """Hash: how far the audit's round is."""
+        return self.root + "audit"
+
+    @property
     def wake(self) -> str:
         """Channel: something is ready where nothing was."""
         return self.root + "wake"

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from gateway.core.errors import StoreUnavailableError
 from gateway.core.share import Share, ShareLimits
 from gateway.store import connection
-from gateway.store.connection import connect
+from gateway.store.connection import connect, store_errors
 from tests.conftest import STORES, eventually
 from tests.store.world import World, forwarded, new_submission
 
@@ -223,6 +223,17 @@ async def test_a_replica_that_lost_its_primary_is_away(start_store: Callable[...
         await client.config_set("replica-serve-stale-data", "no")
         with unavailable(within_seconds=1):
             await World(client).store.get(new_submission().submission_id)
+
+
+async def test_a_pipeline_that_cannot_be_served_is_an_outage_too_and_tells_no_command(world: World) -> None:
+    """redis-py puts the command before the server's words there: it may hold what no log may."""
+    await world.client.config_set("min-replicas-to-write", 1)
+    async with world.client.pipeline(transaction=False) as pipe:
+        pipe.set(world.keys.upstream, "payload")
+        with pytest.raises(StoreUnavailableError) as caught, store_errors():
+            await pipe.execute()
+    assert caught.value.cause.startswith("NOREPLICAS")
+    assert "payload" not in caught.value.cause
 
 
 async def test_a_bug_is_no_outage(world: World) -> None:

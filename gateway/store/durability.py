@@ -24,9 +24,7 @@ Durability = Literal["memory", "fsync", "replicated"]
 # A store that goes away is noticed this soon; a look costs it some hundred microseconds.
 LOOK_EVERY_SECONDS = 2.0
 # `everysec` writes to the disk once a second. Shorter than connection.COMMAND_SECONDS, which would say less.
-PATIENCE_MS = (1500,)
-# A replica is asked how far its disk is when a wait begins, and says so once a second else: it is asked again.
-PATIENCE_WITH_REPLICAS_MS = (20, 80, 400, 1000)
+CONFIRM_MS = 1500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,18 +59,10 @@ class Shortcoming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmation:
-    """The command that waits, on the connection that wrote, until the promise is kept; and what it must answer.
+    """The commands that wait, on the connection that wrote, until the promise is kept; what the last must answer."""
 
-    It is sent once for each of `patience_ms`, the longest that it may take each time; the last answer counts.
-    """
-
-    command: tuple[str | int, ...]
+    waits: tuple[tuple[str | int, ...], ...]
     wanted: tuple[int, ...]
-    patience_ms: tuple[int, ...] = PATIENCE_MS
-
-    @property
-    def waits(self) -> list[tuple[str | int, ...]]:
-        return [(*self.command, milliseconds) for milliseconds in self.patience_ms]
 
     def given_by(self, answer: Any) -> bool:
         """WAIT answers one number, WAITAOF two: local and replicas. An error is none."""
@@ -143,17 +133,22 @@ def reservations(facts: StoreFacts, promise: Promise) -> list[str]:
 
 def confirmation(facts: StoreFacts, promise: Promise) -> Confirmation | None:
     """How a write is confirmed at a store that can keep the promise; None where its own answer says all."""
+    replicas = promise.replicas
+    if promise.durability == "replicated" and facts.file and facts.waits_for_file:
+        return Confirmation(waits=_disks_of(replicas), wanted=(1, replicas))
     if promise.durability == "replicated":
-        if facts.file and facts.waits_for_file:
-            return Confirmation(
-                command=("WAITAOF", 1, promise.replicas),
-                wanted=(1, promise.replicas),
-                patience_ms=PATIENCE_WITH_REPLICAS_MS,
-            )
-        return Confirmation(command=("WAIT", promise.replicas), wanted=(promise.replicas,))
+        return Confirmation(waits=(("WAIT", replicas, CONFIRM_MS),), wanted=(replicas,))
     if promise.durability == "fsync" and not _answers_after_fsync(facts):
-        return Confirmation(command=("WAITAOF", 1, 0), wanted=(1, 0))
+        return Confirmation(waits=(("WAITAOF", 1, 0, CONFIRM_MS),), wanted=(1, 0))
     return None
+
+
+def _disks_of(replicas: int) -> tuple[tuple[str | int, ...], ...]:
+    """A replica is asked how far its disk is when a wait begins, and tells by itself once a second only.
+
+    Asked at once it has the write and not yet on its disk; so it is asked again when it has, and later again.
+    """
+    return ("WAIT", replicas, 400), *(("WAITAOF", 1, replicas, milliseconds) for milliseconds in (20, 80, 1000))
 
 
 def _answers_after_fsync(facts: StoreFacts) -> bool:

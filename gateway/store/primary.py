@@ -72,10 +72,10 @@ class Primary:
         return self._known
 
 
-def _heard(look: asyncio.Task[Address]) -> None:
-    """A look that nobody waits for may fail: the next one asks again."""
-    if not look.cancelled():
-        look.exception()
+def _heard(task: asyncio.Task[Any]) -> None:
+    """What nobody waits for may fail: the next one asks again."""
+    if not task.cancelled():
+        task.exception()
 
 
 class SentinelFinder:
@@ -105,6 +105,7 @@ class SlotFinder:
 
     def __init__(self, seeds: Sequence[Address], key: str, options: Mapping[str, Any]) -> None:
         self._nodes = set(seeds)
+        self._asked: set[asyncio.Task[tuple[Address | None, set[Address]]]] = set()
         self._slot = key_slot(key.encode())
         self._options = {**options, **_ASKED_ONCE}
 
@@ -113,22 +114,21 @@ class SlotFinder:
         asked = [asyncio.create_task(self._ask(node)) for node in self._nodes]
         failure: Exception = RedisConnectionError("No node of the cluster answers.")
         learnt: set[Address] = set()
-        try:
-            for answer in asyncio.as_completed(asked):
-                try:
-                    owner, nodes = await answer
-                except (RedisError, OSError) as error:
-                    failure = error
-                    continue
-                learnt |= nodes
-                if owner is not None:
-                    votes[owner] += 1
-                    if 2 * votes[owner] > len(asked):
-                        break
-        finally:
-            for one in asked:
-                one.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
+        for task in asked:  # stragglers end by themselves: a connection that is cut off while it opens stays open
+            self._asked.add(task)
+            task.add_done_callback(self._asked.discard)
+            task.add_done_callback(_heard)
+        for answer in asyncio.as_completed(asked):
+            try:
+                owner, nodes = await answer
+            except (RedisError, OSError) as error:
+                failure = error
+                continue
+            learnt |= nodes
+            if owner is not None:
+                votes[owner] += 1
+                if 2 * votes[owner] > len(asked):
+                    break
         self._nodes |= learnt
         if votes:
             return votes.most_common(1)[0][0]

@@ -104,7 +104,7 @@ def _cannot() -> Confirmation | None:
 async def test_what_is_not_known_to_be_durable_is_503_with_the_names_to_find_it_by(gateway: InProcessGateway) -> None:
     """No replica is there to have it: it is queued, and no 202 says so until one has."""
     made = (await gateway.post()).json
-    gateway.confirmer.how = lambda: Confirmation(command=("WAIT", 1), patience_ms=(50,), wanted=(1,))
+    gateway.confirmer.how = lambda: Confirmation(waits=(("WAIT", 1, 50),), wanted=(1,))
     asked = submission(clientToken="t")
     for _ in range(2):  # a replay waits for it too
         answer = await gateway.post(asked)

@@ -223,7 +223,7 @@ async def test_a_lease_that_the_store_may_forget_makes_no_call(client: Redis, pr
     """It would hand the submission out again as one that was never called for."""
     async with bench(client, prefix) as b:
         await b.admit()
-        no_replica = Confirmation(command=("WAIT", 1), patience_ms=(20,), wanted=(1,))
+        no_replica = Confirmation(waits=(("WAIT", 1, 20),), wanted=(1,))
         b.store._confirmer.how = lambda: no_replica
         after = await b.step()
         assert (after.state, after.maybe_sent, b.batch.requests) == (State.QUEUED, False, [])

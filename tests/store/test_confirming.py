@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.servers import StoreServer
 
-ON_DISK = Confirmation(command=("WAITAOF", 1, 0), patience_ms=(100,), wanted=(1, 0))
+ON_DISK = Confirmation(waits=(("WAITAOF", 1, 0, 100),), wanted=(1, 0))
 # Its file is written and never forced to the disk: nothing is ever confirmed until the test says otherwise.
 NEVER_SYNCED = ("--appendonly", "yes", "--appendfsync", "no")
 
@@ -84,7 +84,7 @@ async def test_of_many_each_hears_of_its_own(unsynced: World) -> None:
 async def test_many_admissions_at_once_are_one_wait(start_store: Callable[..., StoreServer]) -> None:
     async with connect(start_store("--appendonly", "yes", "--appendfsync", "everysec").url) as client:
         world = await World(client).open()
-        store = promising(world, client, Confirmation(command=("WAITAOF", 1, 0), patience_ms=(5000,), wanted=(1, 0)))
+        store = promising(world, client, Confirmation(waits=(("WAITAOF", 1, 0, 5000),), wanted=(1, 0)))
         admissions = await asyncio.gather(
             *(store.admit(new_submission(f"t{number}"), ShareLimits()) for number in range(200))
         )
@@ -159,7 +159,7 @@ async def replicated(start_store: Callable[..., StoreServer], kind: str) -> Asyn
 async def test_what_a_replica_has_not_got_is_not_acknowledged(
     start_store: Callable[..., StoreServer], kind: str
 ) -> None:
-    on_replica = Confirmation(command=("WAIT", 1), patience_ms=(500,), wanted=(1,))
+    on_replica = Confirmation(waits=(("WAIT", 1, 500),), wanted=(1,))
     async with replicated(start_store, kind) as (client, replica):
         world = await World(client).open()
         store = promising(world, client, on_replica)
@@ -174,7 +174,7 @@ async def test_what_a_replica_has_not_got_is_not_acknowledged(
         finally:
             os.kill(replica.process.pid, signal.SIGCONT)
         assert (
-            await promising(world, client, Confirmation(command=("WAIT", 1), patience_ms=(10_000,), wanted=(1,))).admit(
+            await promising(world, client, Confirmation(waits=(("WAIT", 1, 10_000),), wanted=(1,))).admit(
                 new_submission("during"), ShareLimits()
             )
         ).known

@@ -48,9 +48,9 @@ async def lacks(client: Redis, promise: Promise) -> list[str]:
 
 
 async def waits(client: Redis, durability: Durability, replicas: int = 1) -> tuple[str | int, ...] | None:
-    """The command that confirms, without its time-outs."""
+    """The command whose answer confirms, without its time-out."""
     how = confirmation(await read_facts(client), Promise(durability=durability, replicas=replicas))
-    return how.command if how else None
+    return how.waits[-1][:-1] if how else None
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -156,7 +156,7 @@ def _free_port() -> int:
     ],
 )
 def test_less_than_was_waited_for_is_no_confirmation(wanted: tuple[int, ...], answer: object, *, given: bool) -> None:
-    assert Confirmation(command=("WAIT",), wanted=wanted).given_by(answer) is given
+    assert Confirmation(waits=(("WAIT",),), wanted=wanted).given_by(answer) is given
 
 
 class Lines:

@@ -217,7 +217,7 @@ async def walk(world: World, recorder: Recorder) -> None:
     await errands.settle(look, ErrandReport(verdict="unknown", failure=Failure(code="NotFound", message="")))
     await changes.resolve(third.submission.submission_id, "job-3", "arn:job-3")
     await store.set_upstream({"rate": "4"})
-    nobody = Confirmation(command=("WAIT", 0), wanted=(0,))
+    nobody = Confirmation(waits=(("WAIT", 0, 1),), wanted=(0,))
     await Confirmer(recorder, world.keys, lambda: nobody).confirm()  # type: ignore[arg-type]
     await index.sweep("n", accepted_before_ms=2**50, passed_over=0)
     await whole_round(StoreAudit(recorder, world.keys, bounds=world.bounds))  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.attempt import (
@@ -24,9 +25,12 @@ from gateway.core.reconcile import CallFailedError
 from gateway.core.submission import Failure
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from gateway.core.job_search import JobSearch
     from gateway.core.journal import Journal
     from gateway.core.ports import BatchCalls, ForwardStore, Settlement, Wakeup
+    from gateway.core.submission import Submission
 
 # The poll is the truth where a wake-up is lost; an unreachable store is asked again at the same beat.
 POLL_SECONDS = 1.0
@@ -173,22 +177,29 @@ class Forwarder:
             await self._store.confirm()
         except StoreUnavailableError:
             return UNCONFIRMED
-        seen = await self._look_first(leased) if leased.maybe_sent else None
-        if seen is not None:
-            return seen
-        if self._is_used_up(since):
+        seen = await self._look(leased.submission, leased.maybe_sent_since) if leased.maybe_sent else None
+        if seen is None and self._is_used_up(since):
             return GIVEN_BACK
-        answer = await self._batch.submit(leased.submission.request)
-        return verdict_on(answer, leased, self._chance)
+        return seen or await self._call(leased)
 
-    async def _look_first(self, leased: Leased) -> Report | None:
-        """None where Batch is to be called again: no job was found, or nobody could tell and the token has to do."""
+    async def _call(self, leased: Leased) -> Report:
+        submission = leased.submission
+        report = verdict_on(await self._batch.submit(submission.request), leased, self._chance)
+        if report.verdict is Verdict.REJECT:
+            # Batch refuses a token that it knows: a store that was restored, or failed over, may have forgotten a call.
+            seen = await self._look(submission, submission.accepted_at)
+            if seen is not None and seen.verdict is Verdict.FORWARDED:
+                return replace(seen, signal=report.signal)
+        return report
+
+    async def _look(self, submission: Submission, since: datetime) -> Report | None:
+        """What Batch's jobs say; None where no job was found, or nobody could tell and the token has to do."""
         try:
             async with asyncio.timeout(self._call_timeout_seconds):
-                looked = await self._search.look(leased.submission, leased.maybe_sent_since)
+                looked = await self._search.look(submission, since)
         except (TimeoutError, CallFailedError):
             return None
-        return verdict_on_look(looked, leased.submission)
+        return verdict_on_look(looked, submission)
 
     def _is_used_up(self, since: float) -> bool:
         """Whether a call begun now could outlive its lease: another process would call beside it."""

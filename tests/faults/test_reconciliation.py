@@ -220,6 +220,25 @@ async def test_without_the_tag_one_that_has_no_job_is_submitted(client: Redis, r
         assert (final.state, [final.job_id]) == (State.FORWARDED, s.jobs_of_ours)
 
 
+async def test_a_store_that_forgot_a_call_makes_no_rejection_of_its_job(client: Redis) -> None:
+    """Restored from a copy, or failed over to a replica that lagged: all that it knows is a submission in its line."""
+    async with scene(client, "reject") as s:
+        await s.submit()
+        request = (await s.show()).request
+        assert (await s.forwarder._batch.submit(request)).job_id
+        await s.passes(3600)
+        final = await s.until_final()
+        assert (final.state, [final.job_id]) == (State.FORWARDED, s.jobs_of_ours)
+
+
+async def test_what_batch_refuses_and_never_had_is_rejected(client: Redis) -> None:
+    async with scene(client, "reject") as s:
+        await s.submit()
+        s.faults(Fault(kind="client_error", times=1))
+        final = await s.until_final()
+        assert (final.state, s.jobs_of_ours) == (State.REJECTED, [])
+
+
 @pytest.mark.parametrize("repeats", FORGETS)
 async def test_a_process_that_died_in_mid_call_leaves_one_job(client: Redis, repeats: Repeats) -> None:
     """Its lease ends, and whoever has it next cannot know what was called."""

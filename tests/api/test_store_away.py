@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.core.audit import whole_round
 from gateway.core.errors import StoreUnavailableError
 from gateway.core.identity import submission_id
+from gateway.store.audit import StoreAudit
+from gateway.store.bounds import StoreBounds
 from gateway.store.connection import connect
 from gateway.store.durability import Confirmation
 from tests.contract.in_process import in_process_gateway
@@ -127,3 +131,33 @@ async def test_what_is_not_known_to_be_durable_is_503_with_the_names_to_find_it_
     replayed = await gateway.post(asked)
     assert (replayed.status, replayed.headers["Idempotent-Replayed"]) == (202, "true")
     assert (await gateway.call("POST", f"/v1/submissions/{made['submissionId']}/cancel", {})).status == 200
+
+
+async def test_callers_who_hang_up_disturb_nobody_and_nothing_is_half_accepted(
+    server: StoreServer, gateway: InProcessGateway
+) -> None:
+    """The store stops while they wait for one flush: half of them go away, the others hear of their own."""
+    assert server.process is not None
+    ids = {
+        token: submission_id(namespace="anonymous", account=ACCOUNT, region=REGION, token=token)
+        for token in (f"t{number}" for number in range(40))
+    }
+    await gateway.post()
+    server.process.send_signal(signal.SIGSTOP)
+    calls = {token: asyncio.create_task(gateway.post(submission(clientToken=token))) for token in ids}
+    await asyncio.sleep(0.2)  # all of them have sent theirs
+    gone = list(ids)[::2]
+    for token in gone:
+        calls[token].cancel()
+    await asyncio.gather(*(calls[token] for token in gone), return_exceptions=True)
+    server.process.send_signal(signal.SIGCONT)
+    for token, call in calls.items():
+        if token not in gone:
+            answer = await call
+            assert (answer.status, answer.json["submissionId"], answer.json["clientToken"]) == (202, ids[token], token)
+    for token in gone:
+        answer = await gateway.post(submission(clientToken=token))
+        assert (answer.status, answer.json["submissionId"]) == (202, ids[token])
+    assert {answer.json["state"] for answer in [await gateway.show(one) for one in ids.values()]} == {"queued"}
+    audited = await whole_round(StoreAudit(gateway.store._client, gateway.store._keys, bounds=StoreBounds()))
+    assert audited.drifts == ()

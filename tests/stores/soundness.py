@@ -38,7 +38,7 @@ class Contents:
         rows = [one.decode() for one in self.values.get(name, [])]
         return dict(zip(rows[::2], map(float, rows[1::2]), strict=True))
 
-    def hash(self, name: str) -> dict[str, int]:
+    def hash(self, name: str) -> dict[str, str]:
         rows = [one.decode() for one in self.values.get(name, [])]
         return dict(zip(rows[::2], rows[1::2], strict=True))
 

@@ -110,6 +110,12 @@ class Stage:
             return response.status, await response.json(content_type=None)
 
 
+def said(server: StoreServer, error: str) -> int:
+    """How often it has answered with this error since it was started."""
+    counted: dict[str, int] = server.ask("INFO", "errorstats").get(f"errorstat_{error}", {})
+    return counted.get("count", 0)
+
+
 @contextmanager
 def staged(
     folder: Path, emulator: Emulator, store_url: str, primary: Callable[[Keys], StoreServer], *, promise: str

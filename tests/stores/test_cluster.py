@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stores.stage import Stage, staged
+from tests.stores.stage import Stage, said, staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,20 +40,42 @@ async def test_a_planned_failover_loses_nothing_and_needs_no_restart(stage: Stag
         after = await asyncio.to_thread(cluster.failover, key)
         await stage.recovers(callers)
     assert after is not before
+    assert said(before, "MOVED")
+    assert said(after, "NOSCRIPT"), "a replica has never been told a script"
 
 
 async def test_a_primary_that_is_killed_is_followed_by_its_replica_which_knows_all_that_was_promised(
     stage: Stage, cluster: RunningCluster
 ) -> None:
+    """What it writes while its replica is cut off goes down with it: none of that may be acknowledged."""
     key = stage.keys.upstream
     async with stage.under_load() as callers:
-        since = time.monotonic()
-        killed = await asyncio.to_thread(cluster.kill_primary_of, key)
-        await callers.is_refused(since)
-        await asyncio.to_thread(cluster.primary_of, key)
-        await asyncio.to_thread(killed.start)
+        primary = cluster.primary_of(key)
+        replica = cluster.replica_of(primary)
+        replica.pause()
+        primary.ask("CLIENT", "KILL", "TYPE", "replica")
+        await callers.is_refused(time.monotonic())
+        primary.kill()
+        replica.resume()
+        assert await asyncio.to_thread(cluster.primary_of, key) is replica
+        await asyncio.to_thread(primary.start)
         await asyncio.to_thread(cluster.healthy)
         await stage.recovers(callers)
+
+
+async def test_a_primary_that_hangs_and_wakes_when_it_has_been_replaced_is_not_believed(
+    stage: Stage, cluster: RunningCluster
+) -> None:
+    key = stage.keys.upstream
+    async with stage.under_load() as callers:
+        hung = await asyncio.to_thread(cluster.primary_of, key)
+        hung.pause()
+        await callers.is_refused(time.monotonic())
+        after = await asyncio.to_thread(cluster.primary_of, key)
+        hung.resume()
+        await asyncio.to_thread(cluster.healthy)
+        await stage.recovers(callers)
+    assert after is not hung
 
 
 async def test_a_slot_that_moves_stops_acceptance_for_its_while_and_loses_nothing(
@@ -73,6 +95,8 @@ async def test_a_slot_that_moves_stops_acceptance_for_its_while_and_loses_nothin
         await asyncio.to_thread(move.finish)
         await stage.recovers(callers)
     assert moved > 10, "it moved in steps"
+    assert said(move.source.node, "TRYAGAIN")
+    assert said(move.source.node, "MOVED")
     assert cluster.primary_of(key) is target
 
 
@@ -80,7 +104,7 @@ async def test_a_cluster_that_lost_other_slots_takes_nothing_until_it_has_them_a
     stage: Stage, cluster: RunningCluster
 ) -> None:
     """A primary and its replica are gone: what is left answers CLUSTERDOWN, though it has our slot."""
-    other = cluster.other_primary(stage.keys.upstream)
+    ours, other = cluster.primary_of(stage.keys.upstream), cluster.other_primary(stage.keys.upstream)
     behind = cluster.replica_of(other)
     async with stage.under_load() as callers:
         behind.kill()
@@ -92,3 +116,4 @@ async def test_a_cluster_that_lost_other_slots_takes_nothing_until_it_has_them_a
         behind.start()
         await asyncio.to_thread(cluster.healthy)
         await stage.recovers(callers)
+    assert said(ours, "CLUSTERDOWN")

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from redis.exceptions import BusyLoadingError, RedisError
 
 from tests.conftest import eventually
 from tests.stores.callers import asked_with
+from tests.stores.stage import said
+from tests.topologies import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,28 +55,9 @@ async def test_a_store_that_is_killed_and_loads_its_file_again_has_lost_nothing(
         server.options += SLOW_LOADING
         server.begin()
         server.options = before
-        await eventually(lambda: asyncio.to_thread(_is_loading, server))
-        await callers.is_refused(time.monotonic())
-        assert await asyncio.to_thread(_is_loading, server), "it was refused by a store that loads"
-        await eventually(lambda: asyncio.to_thread(_answers, server), 30)
+        await asyncio.to_thread(until, lambda: server.ask("PING"), "the file is loaded")
         await stage.recovers(callers)
-
-
-def _is_loading(server: StoreServer) -> bool:
-    try:
-        server.ask("PING")
-    except BusyLoadingError:
-        return True
-    except (RedisError, OSError):
-        pass
-    return False
-
-
-def _answers(server: StoreServer) -> bool:
-    try:
-        return bool(server.ask("PING"))
-    except (RedisError, OSError):
-        return False
+    assert server.ask("INFO", "commandstats")["cmdstat_evalsha"]["rejected_calls"] > 0, "scripts came while it loaded"
 
 
 async def test_a_store_that_hangs_delays_its_callers_and_loses_nothing(stage: Stage, server: StoreServer) -> None:
@@ -97,6 +79,7 @@ async def test_a_store_that_forgets_its_scripts_is_told_them_again_and_no_caller
             assert await asyncio.to_thread(server.ask, "SCRIPT", "FLUSH")
             await callers.acknowledges_again(since, seconds=5)
     assert callers.refusals == []
+    assert said(server, "NOSCRIPT") >= 20
 
 
 async def test_a_store_without_a_free_connection_is_away_until_it_has_one(stage: Stage, server: StoreServer) -> None:
@@ -107,6 +90,7 @@ async def test_a_store_without_a_free_connection_is_away_until_it_has_one(stage:
             refusal = await callers.is_refused(since)
         await stage.recovers(callers)
     assert refusal.slug == "/problems/store-unavailable"
+    assert server.ask("INFO", "stats")["rejected_connections"] > 0
 
 
 async def test_a_store_that_is_made_a_replica_takes_nothing_until_it_is_a_primary_again(
@@ -120,6 +104,7 @@ async def test_a_store_that_is_made_a_replica_takes_nothing_until_it_is_a_primar
         finally:
             server.ask("REPLICAOF", "NO", "ONE")
         await stage.recovers(callers)
+    assert said(server, "READONLY")
 
 
 async def test_a_full_store_takes_nothing_new_drains_and_answers_repeats(stage: Stage, server: StoreServer) -> None:
@@ -134,3 +119,4 @@ async def test_a_full_store_takes_nothing_new_drains_and_answers_repeats(stage: 
             assert (status, repeated["submissionId"]) == (200, submission_id), repeated
         await stage.recovers(callers)
     assert refusal.slug == "/problems/store-unavailable"
+    assert said(server, "OOM")

@@ -1,57 +1,28 @@
-"""Real stores of more than one server: a cluster of three primaries and three replicas, and a primary under Sentinel.
-
-Everything here blocks, and nothing longer than its deadline: in a test with an event loop, call it by
-`asyncio.to_thread`. Servers are StoreServers; `kill`, `start`, `pause` and `resume` work on each of them.
-"""
+"""A cluster of three primaries with a replica each, on ports of the loopback."""
 
 from __future__ import annotations
 
-import subprocess
-import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
-from tests.servers import StoreServer, free_port
+from tests.servers import free_port
+from tests.topologies.members import DURABLE, REPLICATING, SETTLE_SECONDS, follows, start_member, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-Found = TypeVar("Found")
+    from tests.servers import StoreServer
 
 # A node that is silent so long is called failed by the others; a replica then takes over within a second or two.
 NODE_TIMEOUT_MS = 1000
-# Under a second, Sentinels that have just heard of a new primary call it down before they have reached it.
-SENTINEL_DOWN_MS = 1500
-# Far beyond what a takeover needs: a machine that is busy with other things makes no test fail.
-SETTLE_SECONDS = 30.0
 PRIMARIES = 3
 SLOTS = 16384
-MASTER = "mymaster"
-# Replication begins at once, and a server that is told to end does not wait for replicas that are gone.
-REPLICATING = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1", "--shutdown-timeout", "0")
-DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
-
-
-def until(find: Callable[[], Found | None], what: str, seconds: float = SETTLE_SECONDS) -> Found:
-    """What `find` finds, asked again until it does; an error of a server is nothing found."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            found = find()
-        except (RedisError, OSError):
-            found = None
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not in {seconds:.0f} s: {what}"
-        time.sleep(0.02)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +60,7 @@ class RunningCluster:
         def find() -> StoreServer | None:
             claims = self._claims()
             ids = {one.node_id for one in claims if one.node is primary}
-            return next((one.node for one in claims if one.primary_id in ids and _follows(one.node)), None)
+            return next((one.node for one in claims if one.primary_id in ids and follows(one.node)), None)
 
         return until(find, "a replica in step")
 
@@ -119,7 +90,7 @@ class RunningCluster:
         source = until(lambda: self._owner(key), f"a primary of {key}")
         target = until(lambda: next((one for one in self._claims() if one.node is to), None), "the target answers")
         assert target.primary_id is None, "a slot moves to a primary"
-        return SlotMigration(cluster=self, slot=key_slot(key.encode()), source=source, target=target)
+        return SlotMigration(slot=key_slot(key.encode()), source=source, target=target)
 
     def healthy(self, seconds: float = SETTLE_SECONDS) -> None:
         """Waits until every node serves, all agree on who has what, and each primary has a replica in step."""
@@ -134,7 +105,7 @@ class RunningCluster:
                 and len(primaries) + len(replicas) == len(self.nodes)
                 and sum(len(run) for primary in primaries for run in primary.slots) == SLOTS
                 and not any(one.moving for one in claims)
-                and all(_follows(one.node) for one in replicas)
+                and all(follows(one.node) for one in replicas)
                 and all(_agrees(one.node, primaries) for one in claims)
             )
 
@@ -142,7 +113,11 @@ class RunningCluster:
 
     def down(self, seconds: float = SETTLE_SECONDS) -> None:
         """Waits until every node that is left says that the cluster does not serve."""
-        until(lambda: all(_state(one.node) == "fail" for one in self._claims()), "the cluster is down", seconds)
+
+        def fails() -> bool:
+            return {_state(one.node) for one in self._claims()} == {"fail"}
+
+        until(fails, "the cluster is down", seconds)
 
     def _owner(self, key: str) -> Claim | None:
         """The newest claim to the key's slot, as nobody else need know yet."""
@@ -169,7 +144,6 @@ class SlotMigration:
     (ASK); after it the old owner answers MOVED.
     """
 
-    cluster: RunningCluster
     slot: int
     source: Claim
     target: Claim
@@ -226,7 +200,7 @@ def running_cluster(binary: str, folder: Path, *, durable: bool = True) -> Itera
     )
     with ExitStack() as started:
         nodes = tuple(
-            _start(started, binary, folder / f"node{number}", "--cluster-port", str(free_port()), *options)
+            start_member(started, binary, folder / f"node{number}", "--cluster-port", str(free_port()), *options)
             for number in range(2 * PRIMARIES)
         )
         cluster = RunningCluster(nodes=nodes)
@@ -245,7 +219,7 @@ def _form(cluster: RunningCluster) -> None:
             node.ask("CLUSTER MEET", "127.0.0.1", other.port, _bus_port(other))
     for replica, primary in zip(replicas, primaries, strict=True):
         primary_id = _claim(primary).node_id
-        until(lambda node=replica, wanted=primary_id: _replicates(node, wanted), "a replica knows its primary")
+        until(partial(_replicates, replica, primary_id), "a replica knows its primary")
     cluster.healthy()
 
 
@@ -291,126 +265,3 @@ def _slots(row: dict[str, Any]) -> tuple[range, ...]:
 
 def _bus_port(node: StoreServer) -> int:
     return int(node.options[node.options.index("--cluster-port") + 1])
-
-
-def _follows(node: StoreServer) -> bool:
-    """A replica that has all that its primary had a moment ago."""
-    state = node.ask("INFO", "replication")
-    return state["role"] == "slave" and state["master_link_status"] == "up"
-
-
-def _start(started: ExitStack, binary: str, folder: Path, *options: str) -> StoreServer:
-    folder.mkdir(parents=True)
-    server = StoreServer(binary=binary, folder=folder, options=options, port=free_port())
-    server.start()
-    started.callback(server.stop)
-    return server
-
-
-@dataclass(kw_only=True)
-class SentinelProcess:
-    """One of those that watch the primary and agree on the next."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-
-    def ask(self, *command: str) -> Any:
-        with Redis(port=self.port, socket_timeout=2, retry=Retry(NoBackoff(), 0), decode_responses=True) as client:
-            return client.execute_command(*command)
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@dataclass(kw_only=True)
-class RunningSentinel:
-    """A primary, its replicas and three sentinels, two of which agree."""
-
-    nodes: tuple[StoreServer, ...]
-    sentinels: tuple[SentinelProcess, ...]
-
-    @property
-    def url(self) -> str:
-        return "redis+sentinel://" + ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels) + f"/{MASTER}/0"
-
-    def primary(self) -> StoreServer:
-        """Whom all sentinels name and who says so itself; waits while there is none."""
-
-        def find() -> StoreServer | None:
-            ports = {int(one.ask("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER)[1]) for one in self.sentinels}
-            named = [node for node in self.nodes if ports == {node.port} and node.serves]
-            return next((node for node in named if node.ask("INFO", "replication")["role"] == "master"), None)
-
-        return until(find, "a primary that all sentinels name")
-
-    def failover(self) -> StoreServer:
-        """One that is asked for: a replica takes over while the old primary is still there, and is given back."""
-        # Asked for while the last one is still under way somewhere, two would run side by side, to different ends.
-        until(lambda: all(one.ask("SENTINEL MASTER", MASTER)["flags"] == "master" for one in self.sentinels), "calm")
-        before = self.primary()
-        self.sentinels[0].ask("SENTINEL FAILOVER", MASTER)
-        return until(lambda: next((one for one in [self.primary()] if one is not before), None), "another primary")
-
-    def demote(self, former: StoreServer) -> None:
-        """Makes a former primary a replica at once, as Sentinel does when it has said otherwise for ten seconds."""
-        former.ask("REPLICAOF", "127.0.0.1", self.primary().port)
-
-    def kill_primary(self) -> StoreServer:
-        """Kill -9; gives the dead node, for `start` later. A replica takes over by itself, see `primary`."""
-        primary = self.primary()
-        primary.kill()
-        return primary
-
-    def healthy(self, seconds: float = SETTLE_SECONDS) -> None:
-        """Waits until every sentinel knows all others and all replicas, and these follow the primary."""
-
-        def whole() -> bool:
-            primary = self.primary()
-            replicas = [node for node in self.nodes if node is not primary]
-            return all(map(_follows, replicas)) and all(map(self._knows_all, self.sentinels))
-
-        until(whole, "primary, replicas and sentinels know each other", seconds)
-
-    def _knows_all(self, sentinel: SentinelProcess) -> bool:
-        state = sentinel.ask("SENTINEL MASTER", MASTER)
-        known = int(state["num-slaves"]), int(state["num-other-sentinels"])
-        return known == (len(self.nodes) - 1, len(self.sentinels) - 1) and "down" not in state["flags"]
-
-
-@contextmanager
-def running_sentinel(
-    binary: str, folder: Path, *, replicas: int = 2, durable: bool = True
-) -> Iterator[RunningSentinel]:
-    """A whole set on ports of the loopback; `durable` writes each change to the disk before it is answered."""
-    options = (*REPLICATING, *(DURABLE if durable else ()))
-    with ExitStack() as started:
-        primary = _start(started, binary, folder / "node0", *options)
-        behind = ("--replicaof", f"127.0.0.1 {primary.port}")
-        following = [
-            _start(started, binary, folder / f"node{number}", *behind, *options) for number in range(1, replicas + 1)
-        ]
-        sentinels = [_start_sentinel(started, binary, folder / f"sentinel{one}", primary.port) for one in range(3)]
-        running = RunningSentinel(nodes=(primary, *following), sentinels=tuple(sentinels))
-        running.healthy()
-        yield running
-
-
-def _start_sentinel(started: ExitStack, binary: str, folder: Path, primary_port: int) -> SentinelProcess:
-    folder.mkdir(parents=True)
-    port, config = free_port(), folder / "sentinel.conf"
-    config.write_text(f"""\
-bind 127.0.0.1
-port {port}
-dir {folder}
-sentinel monitor {MASTER} 127.0.0.1 {primary_port} 2
-sentinel down-after-milliseconds {MASTER} {SENTINEL_DOWN_MS}
-sentinel failover-timeout {MASTER} 3000
-sentinel parallel-syncs {MASTER} 2
-""")
-    silent = subprocess.DEVNULL
-    process = subprocess.Popen([binary, str(config), "--sentinel"], stdout=silent, stderr=silent)
-    sentinel = SentinelProcess(process=process, port=port)
-    started.callback(sentinel.stop)
-    until(lambda: sentinel.ask("PING"), "the sentinel answers")
-    return sentinel

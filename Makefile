@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench fmt lint types imports check pins clean
+.PHONY: help setup demo test bench campaign mutants fmt lint types imports check pins clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,13 @@ test: setup ## all tests
 
 bench: setup ## what is promised in figures, with the bars; BENCH="main_job batches" for some
 	$(BIN)/python -m tests.bench $(BENCH)
+
+campaign: setup ## hours of bad luck in minutes, and a judge; SEED=1 MINUTES=30 FAULTS=kill_store,drop STORE=standalone
+	$(BIN)/python -m tests.campaign $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(FAULTS),--faults $(FAULTS)) $(if $(STORE),--store $(STORE)) $(CAMPAIGN)
+
+mutants: setup ## bugs put in one at a time, and the campaign that finds each
+	$(BIN)/python -m tests.campaign.hunt $(MUTANTS)
 
 fmt: setup ## format the code
 	$(BIN)/ruff format .

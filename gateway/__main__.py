@@ -105,7 +105,14 @@ def check(config: Path | None, *, as_json: bool, with_store: bool) -> None:
     from gateway.core.errors import StoreUnavailableError
     from gateway.core.upstream import Routes, Upstream
     from gateway.store.connection import Connections
-    from gateway.store.durability import Promise, read_facts, reservations, shortcomings
+    from gateway.store.durability import (
+        Promise,
+        confirmation,
+        read_facts,
+        reservations,
+        shortcomings,
+        unconfirmed,
+    )
     from gateway.store.holdings import moved_queues
     from gateway.store.keys import Keys
     from gateway.store.versions import newer_writer
@@ -120,20 +127,19 @@ def check(config: Path | None, *, as_json: bool, with_store: bool) -> None:
     async def look() -> tuple[list[str], list[str]]:
         """(problems, notes)"""
         promise = Promise(durability=settings.store.durability, replicas=settings.store.replicas)
+        problems: list[str] = []
+        notes: list[str] = []
+        newer: list[str] = []
         async with Connections(settings.store.url) as connections:
-            seen = [
-                await read_facts(client)
-                for client in {connections.to(Keys(settings.store.prefix, one.tag).root) for one in routes}
-            ]
-            newer = [
-                sentence
-                for keys in (Keys(settings.store.prefix, one.tag) for one in routes)
-                for sentence in await newer_writer(connections.to(keys.root), keys)
-            ]
-            moved = newer or await moved_queues(connections, settings.store.prefix, routes)
-        problems = [one.sentence for facts in seen for one in shortcomings(facts, promise)]
-        notes = [one for facts in seen for one in reservations(facts, promise)]
-        return [*dict.fromkeys(problems), *moved], [*dict.fromkeys(notes)]
+            for keys in (Keys(settings.store.prefix, one.tag) for one in routes):
+                client = connections.to(keys.root)
+                facts = await read_facts(client)
+                notes += reservations(facts, promise)
+                newer += await newer_writer(client, keys)
+                lacking = [one.sentence for one in shortcomings(facts, promise)]
+                problems += lacking or await unconfirmed(client, keys, confirmation(facts, promise))
+            problems += newer or await moved_queues(connections, settings.store.prefix, routes)
+        return [*dict.fromkeys(problems)], [*dict.fromkeys(notes)]
 
     try:
         problems, notes = asyncio.run(look())

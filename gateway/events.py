@@ -82,7 +82,8 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             **_ATTEMPT,
             "lease": "number of the lease, which fences",
             "outcome": "what the call proved: submitted, throttled, not_sent, credentials, denied, transient, refused, "
-            "unclear; or found, not_certain, given_back, unconfirmed, exhausted where none was made",
+            "unclear; or found, not_certain, given_back, unconfirmed, exhausted where none was made, or a look first; "
+            "cut_off: the process ended in the middle",
             "verdict": "what settling did: settled, late, stale, gone, unsettled",
             "state": "the submission's state after it",
             "charged": "whether the try counts against max_attempts",
@@ -107,6 +108,14 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "late_forward": (
         "Batch made a job for a submission that was final already, or a second one.",
         {**{name: _ATTEMPT[name] for name in ("upstream", "submission_id", "share")}, "job_id": "Batch's job id"},
+    ),
+    "look_refused": (
+        "Batch refuses to tell of its jobs before it is called again: its memory of tokens alone prevents a second.",
+        {
+            **{name: _ATTEMPT[name] for name in ("upstream", "submission_id", "share", "trace_id")},
+            "error_code": "Batch's error code",
+            "error_message": "its message, shortened",
+        },
     ),
     "submission_changed": (
         "A caller or an operator changed a submission that was accepted.",
@@ -215,6 +224,10 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "problem": "what is wrong with the first of them",
             "remedy": "what an operator can do",
         },
+    ),
+    "audit_failed": (
+        "A bug, or a store that knows not all commands: the audit was broken off. Another turn begins after a minute.",
+        {"upstream": "its name", "exception": "the traceback"},
     ),
     "store_unavailable": (
         "The store is out of reach, or does not keep what is promised.",

@@ -208,8 +208,12 @@ class Gateway:
         return self._watches[id(client)]
 
     def _missing(self) -> list[str]:
-        """What this process lacks to be ready, in sentences."""
-        missing = [one for watch in self._watches.values() for one in watch.missing]
+        """What this process lacks to be ready, in sentences.
+
+        Where upstreams have a primary each, one that fails takes only its own submissions away: 503 says so.
+        """
+        lacking = [watch.missing for watch in self._watches.values()]
+        missing = [one for watch in lacking for one in watch] if all(lacking) else []
         return [*dict.fromkeys(missing), *(["This process is draining."] if self._draining.is_set() else [])]
 
     def _upstream(self, section: UpstreamSettings, connections: Connections) -> OpenUpstream:

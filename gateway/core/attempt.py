@@ -5,7 +5,7 @@ No clock, no chance but the one handed in, no I/O: every row of the table is a p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -125,6 +125,11 @@ GIVEN_BACK = Report(verdict=Verdict.RETRY, outcome="given_back", proved_none=Tru
 # The store did not say in time that it will remember the lease: nothing was called.
 UNCONFIRMED = Report(verdict=Verdict.RETRY, outcome="unconfirmed", proved_none=True)
 
+# The drain is over, or the process is told to end: what became of the call nobody knows. Never settled, only logged.
+CUT_OFF = Report(verdict=Verdict.RETRY, outcome="cut_off")
+
+LOOK_TIMED_OUT = Answer(kind=AnswerKind.UNCLEAR, code="LookTimeout", message="Batch did not list its jobs in time.")
+
 # So soon after it was made Batch lists a job, as a rule: nothing is tried again before a look could have found it.
 LISTED_WITHIN_SECONDS = 5.0
 
@@ -150,9 +155,21 @@ def verdict_on_look(looked: Looked, submission: Submission) -> Report | None:
     if looked.own:
         return Report(verdict=Verdict.FORWARDED, outcome="found", job_id=looked.own.job_id, job_arn=looked.own.job_arn)
     tagged = has_submission_tag(submission.request)
-    if any(not tagged or one.submission is not None or not one.is_described for one in looked.possible):
+    possible = [one for one in looked.possible if not tagged or one.submission is not None or not one.is_described]
+    if possible or not looked.complete:
         return Report(verdict=Verdict.RECONCILE, outcome="not_certain", proved_none=True)
     return None
+
+
+def verdict_on_failed_look(answer: Answer, leased: Leased, chance: random.Random) -> Report | None:
+    """What follows where Batch could not be asked for jobs; None where it never will be, and the token has to do."""
+    if answer.kind in (AnswerKind.DENIED, AnswerKind.REFUSED):
+        return None
+    report = verdict_on(answer, leased, chance)
+    if answer.kind is AnswerKind.THROTTLED:  # that was another budget than the one that calls are paced by
+        pause = max(answer.wait_seconds, full_jitter_seconds(leased.tries + 1, chance))
+        return replace(report, signal=PaceSignal.NONE, delay_seconds=pause, wait_seconds=0.0)
+    return replace(report, proved_none=True)  # the look made none
 
 
 def verdict_on(answer: Answer, leased: Leased, chance: random.Random) -> Report:

@@ -26,6 +26,7 @@ WORK_SECONDS = 50.0
 # Between two steps, each under a millisecond of the store's: a hundredth of its time, and two of this process's.
 PAUSE_SECONDS = 0.1
 AWAY_SECONDS = 10.0
+FAILED_SECONDS = 60.0  # a bug is still there then, and says so as often as the audit says anything
 # What a line names of a kind; there may be as many as there are submissions.
 IDS_TOLD = 20
 
@@ -34,7 +35,7 @@ REMEDIES: Mapping[str, str] = {
     "lost": "Its record is gone before its time: see whether the store evicts keys, lost its file or was restored from "
     "an older one. Find the job in Batch by the tag gateway:submission-id; if there is none, its caller must send it "
     "again. Forwarding passes over it",
-    "unreadable": "Keep a copy of the record (DUMP), and see which gateway or person wrote it",
+    "unreadable": "Keep a copy of the key (DUMP), and see which gateway or person wrote it",
     "nowhere": "It is never forwarded as it is: cancel it, and have its caller send it again with a new token",
     "twice": "Its client token and the lease's number keep it from being submitted twice; cancel it if it does not "
     "settle by itself",
@@ -137,6 +138,9 @@ class SelfAudit:
                     wait = await self.turn(stop)
             except StoreUnavailableError:  # the store's own watch tells of it
                 wait = AWAY_SECONDS
+            except Exception:  # noqa: BLE001 - forwarding goes on; the next to fail over it would be the next process
+                self._log.error("audit_failed", upstream=self._upstream, exc_info=True)
+                wait = FAILED_SECONDS
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.core.errors import AlreadyFinalError, NotFoundError, WrongStateError
+from gateway.core.errors import AlreadyFinalError, DurabilityUnconfirmedError, NotFoundError, WrongStateError
 from gateway.core.identity import TAG_CHARACTERS
 from gateway.core.submission import State
 
@@ -56,6 +56,7 @@ class Changes:
             raise AlreadyFinalError(after)
         if change.verdict == "canceled":
             self._journal(after).tell_settled(after)
+        _must_last(change, after)
         return Changed(submission=await self._placed(after, caller), done=change.verdict in ("canceled", "done"))
 
     async def reprioritize(self, wanted: str, caller: Caller, priority: int) -> Changed:
@@ -70,6 +71,7 @@ class Changes:
             raise WrongStateError("It is to end, and its priority counts no more.", after)
         if change.verdict == "final":
             raise AlreadyFinalError(after)
+        _must_last(change, after)
         return Changed(submission=await self._placed(after, caller), done=change.verdict == "placed")
 
     async def redrive(self, wanted: str, caller: Caller) -> Submission:
@@ -80,6 +82,7 @@ class Changes:
         after = self._after(change, wanted)
         if change.verdict == "refused":
             raise WrongStateError(_why_no_redrive(after), after)
+        _must_last(change, after)
         return await self._placed(after, caller)
 
     async def resolve(self, wanted: str, caller: Caller, job_id: str | None, *, close: bool = False) -> Submission:
@@ -100,6 +103,7 @@ class Changes:
             raise WrongStateError(f"It is {after.state.value}. {hint}", after)
         if before.state is not after.state:
             self._journal(after).tell_settled(after)
+        _must_last(change, after)
         return after
 
     def _store(self, submission: Submission) -> ChangeStore:
@@ -118,6 +122,12 @@ class Changes:
         if submission.state is not State.QUEUED:
             return submission
         return await self._lookup.find(submission.submission_id, caller)
+
+
+def _must_last(change: Change, after: Submission) -> None:
+    """Raises DurabilityUnconfirmedError for what is done and may be forgotten: nobody is told that it is done."""
+    if not change.confirmed:
+        raise DurabilityUnconfirmedError().about(after.submission_id, after.client_token)
 
 
 def _why_no_redrive(submission: Submission) -> str:

@@ -7,7 +7,7 @@ The first line of a docstring is the title that callers read.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -189,11 +189,20 @@ class StoreUnavailableError(GatewayError):
         return type(self)(self.detail, cause=self.cause, submission_id=submission_id, client_token=client_token)
 
 
+UNCONFIRMED = (
+    "It is written, and the store has not confirmed in time that it is as durable as promised. "
+    "A retry finds it and waits for it too."
+)
+
+
 class DurabilityUnconfirmedError(StoreUnavailableError):
     """What was asked is done, and not yet known to be as durable as promised.
 
     A retry finds it, and waits for it too.
     """
+
+    def __init__(self, detail: str = UNCONFIRMED, **about: Any) -> None:
+        super().__init__(detail, **about)
 
 
 class NotReadyError(GatewayError):

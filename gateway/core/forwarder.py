@@ -9,14 +9,18 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from gateway.core import attempt
 from gateway.core.attempt import (
+    CUT_OFF,
     GIVEN_BACK,
+    LOOK_TIMED_OUT,
     UNCONFIRMED,
     Leased,
     PaceSignal,
     Report,
     Verdict,
     verdict_on,
+    verdict_on_failed_look,
     verdict_on_look,
 )
 from gateway.core.errors import StoreUnavailableError
@@ -27,7 +31,7 @@ from gateway.core.submission import Failure
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from gateway.core.job_search import JobSearch
+    from gateway.core.job_search import JobSearch, Looked
     from gateway.core.journal import Journal
     from gateway.core.ports import BatchCalls, ForwardStore, Settlement, Wakeup
     from gateway.core.submission import Submission
@@ -93,6 +97,7 @@ class Forwarder:
         self._usable_seconds = lease_seconds - call_timeout_seconds
         self._slots = asyncio.Semaphore(concurrency)
         self._own_keys = OwnKeys()
+        self._rest_until = 0.0
         self._chance = chance or random.SystemRandom()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -106,23 +111,28 @@ class Forwarder:
                     self._slots.release()
                     await self._rest(got, stop)
                 else:
-                    calls.create_task(self._forward_one(got, since, stop)).add_done_callback(
-                        lambda _: self._slots.release()
-                    )
+                    call = calls.create_task(self.forward(got, since=since, stopping=stop.is_set()))
+                    call.add_done_callback(lambda _: self._slots.release())
 
     async def forward(self, leased: Leased, *, since: float, stopping: bool = False) -> Settlement:
         """One attempt, from lease to settlement; `since` is when the lease was asked for, by the local clock."""
-        began = time.monotonic()
-        report = await self._attempt(leased, since, stopping=stopping)
-        self._own_keys.hear(report.signal)
-        called = time.monotonic()
+        began = called = time.monotonic()
+        report = CUT_OFF
         try:
+            report = await self._attempt(leased, since, stopping=stopping)
+            called = time.monotonic()
+            self._hear(report)
             settlement = await self._settle(leased, report)
-        except asyncio.CancelledError:  # the drain is over and the store still away: the log is all that remembers
+        except asyncio.CancelledError:  # the drain is over: the log is all that remembers
             self._journal.tell_unsettled(leased, report, call_seconds=called - began)
             raise
         self._journal.tell(leased, report, settlement, call_seconds=called - began)
         return settlement
+
+    def _hear(self, report: Report) -> None:
+        self._own_keys.hear(report.signal)
+        if report is UNCONFIRMED:  # asked again at once, the store would say so again
+            self._rest_until = time.monotonic() + POLL_SECONDS
 
     async def _take_slot(self) -> None:
         """Until fewer calls than allowed are in flight. Deadlines do not wait for that: they are met meanwhile."""
@@ -142,10 +152,10 @@ class Forwarder:
     async def _lease(self, stop: asyncio.Event) -> Leased | Wait:
         if stop.is_set():
             return Wait(seconds=0, reason="stopping")
-        rest = self._own_keys.rest_seconds
+        rest = max(self._own_keys.rest_seconds, self._rest_until - time.monotonic())
         try:
-            got = Wait(seconds=rest, reason="credentials") if rest > 0 else await self._store.lease()
-            if isinstance(got, Wait) and got.reason in ("due", "credentials"):  # deadlines are met all the same
+            got = Wait(seconds=rest, reason="rest") if rest > 0 else await self._store.lease()
+            if isinstance(got, Wait) and got.reason in ("due", "rest"):  # deadlines are met all the same
                 await self._reclaim()
         except StoreUnavailableError:
             return Wait(seconds=POLL_SECONDS, reason="store")  # the store's own watch tells of it
@@ -163,43 +173,61 @@ class Forwarder:
                 waiter.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
-    async def _forward_one(self, leased: Leased, since: float, stop: asyncio.Event) -> None:
-        await self.forward(leased, since=since, stopping=stop.is_set())
-
     async def _attempt(self, leased: Leased, since: float, *, stopping: bool) -> Report:
         if stopping or self._is_used_up(since):
             return GIVEN_BACK
+        try:
+            await self._store.confirm(leased)
+        except StoreUnavailableError:
+            return UNCONFIRMED
+        seen = await self._look_first(leased) if leased.maybe_sent else None
+        if seen is not None:
+            return seen
         if leased.tries >= self._max_attempts:  # leases that ended without an answer count, and nobody settled them
             failure = Failure(code="AttemptsExhausted", message=f"{leased.tries} tries ended without an answer.")
             verdict = Verdict.UNKNOWN if leased.maybe_sent else Verdict.REJECT
             return Report(verdict=verdict, outcome="exhausted", proved_none=True, failure=failure)
+        return GIVEN_BACK if self._is_used_up(since) else await self._call(leased, since)
+
+    async def _look_first(self, leased: Leased) -> Report | None:
+        """None where Batch is to be called again: no job was found, or nobody can tell and the token has to do."""
         try:
-            await self._store.confirm()
-        except StoreUnavailableError:
-            return UNCONFIRMED
-        seen = await self._look(leased.submission, leased.maybe_sent_since) if leased.maybe_sent else None
-        if seen is None and self._is_used_up(since):
-            return GIVEN_BACK
-        return seen or await self._call(leased)
+            looked = await self._look(leased.submission, leased.maybe_sent_since)
+        except CallFailedError as error:
+            report = verdict_on_failed_look(error.answer, leased, self._chance)
+            if report is None:
+                self._journal.tell_blind(leased, error.answer)
+            return report
+        return verdict_on_look(looked, leased.submission)
 
-    async def _call(self, leased: Leased) -> Report:
-        submission = leased.submission
-        report = verdict_on(await self._batch.submit(submission.request), leased, self._chance)
-        if report.verdict is Verdict.REJECT:
-            # Batch refuses a token that it knows: a store that was restored, or failed over, may have forgotten a call.
-            seen = await self._look(submission, submission.accepted_at)
-            if seen is not None and seen.verdict is Verdict.FORWARDED:
-                return replace(seen, signal=report.signal)
-        return report
-
-    async def _look(self, submission: Submission, since: datetime) -> Report | None:
-        """What Batch's jobs say; None where no job was found, or nobody could tell and the token has to do."""
+    async def _look(self, submission: Submission, since: datetime) -> Looked:
+        """Raises CallFailedError."""
         try:
             async with asyncio.timeout(self._call_timeout_seconds):
-                looked = await self._search.look(submission, since)
-        except (TimeoutError, CallFailedError):
+                return await self._search.look(submission, since)
+        except TimeoutError:
+            raise CallFailedError(LOOK_TIMED_OUT) from None
+
+    async def _call(self, leased: Leased, since: float) -> Report:
+        """Raises nothing: whatever it is, it must be settled."""
+        report = verdict_on(await self._batch.submit(leased.submission.request), leased, self._chance)
+        if report.verdict is Verdict.REJECT:
+            # Batch refuses a token that it knows: a store that was restored, or failed over, may have forgotten a call.
+            return await self._job_made(leased.submission, report, since) or report
+        if report.charged and not report.proved_none and leased.tries + 1 >= self._max_attempts:
+            await asyncio.sleep(attempt.LISTED_WITHIN_SECONDS)  # nobody looks before another try: there is none
+            return await self._job_made(leased.submission, report, since) or report
+        return report
+
+    async def _job_made(self, submission: Submission, report: Report, since: float) -> Report | None:
+        """That it is in Batch after all; None where that is not known, or the lease is used up."""
+        if self._is_used_up(since):
             return None
-        return verdict_on_look(looked, submission)
+        with suppress(CallFailedError):
+            seen = verdict_on_look(await self._look(submission, submission.accepted_at), submission)
+            if seen is not None and seen.verdict is Verdict.FORWARDED:
+                return replace(seen, signal=report.signal)
+        return None
 
     def _is_used_up(self, since: float) -> bool:
         """Whether a call begun now could outlive its lease: another process would call beside it."""

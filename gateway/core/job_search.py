@@ -64,12 +64,20 @@ class JobSearch:
         named = await _if_known(self._batch.jobs_named(submission.request, since)) or NamedJobs(ids=())
         owners = await self._known_owners(named.ids)
         free = [job_id for job_id in named.ids if owners.get(job_id, wanted) == wanted]
-        candidates = await asyncio.gather(*(self._candidate(job_id) for job_id in free[:MAX_CANDIDATES]))
+        candidates = await self._candidates(free[:MAX_CANDIDATES])
         return Looked(
             own=own_job(candidates, wanted),
             possible=possible_jobs(candidates, wanted),
             complete=named.complete and len(free) <= MAX_CANDIDATES,
         )
+
+    async def _candidates(self, job_ids: Sequence[str]) -> list[Candidate]:
+        try:
+            async with asyncio.TaskGroup() as described:  # the first that fails ends the others
+                asked = [described.create_task(self._candidate(job_id)) for job_id in job_ids]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return [one.result() for one in asked]
 
     async def _candidate(self, job_id: str) -> Candidate:
         """One that Batch does not describe may be ours, for all that is known."""

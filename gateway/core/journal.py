@@ -10,7 +10,7 @@ from gateway.core.submission import State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.core.attempt import Leased, Report
+    from gateway.core.attempt import Answer, Leased, Report
     from gateway.core.ports import Errand, ErrandEnd, ErrandReport, Log
     from gateway.core.submission import Submission
 
@@ -81,6 +81,19 @@ class Journal:
             self._log.info("errand", **told)
         if end.verdict == "settled" and end.submission and report.verdict in ("found", "unknown"):
             self.tell_settled(end.submission)
+
+    def tell_blind(self, leased: Leased, answer: Answer) -> None:
+        """Batch does not let us look for a job before it is called again: its memory of tokens has to do."""
+        before = leased.submission
+        self._log.warning(
+            "look_refused",
+            upstream=self._upstream,
+            submission_id=before.submission_id,
+            share=str(before.share),
+            trace_id=before.trace_id,
+            error_code=answer.code,
+            error_message=answer.failure.message if answer.failure else None,
+        )
 
     def tell_expired(self, expired: Sequence[Submission]) -> None:
         """Submissions whose deadline has come."""

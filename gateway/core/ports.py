@@ -85,11 +85,15 @@ class Indexed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What a change did: its script's verdict, and the submission as it stands; or whose job it is, if another's."""
+    """What a change did: its script's verdict, and the submission as it stands; or whose job it is, if another's.
+
+    Not `confirmed`: it is done, and the store may forget it.
+    """
 
     verdict: str
     submission: Submission | None = None
     owner: SubmissionId | None = None
+    confirmed: bool = True
 
 
 ErrandKind = Literal["look", "terminate", "update"]
@@ -184,8 +188,8 @@ class ForwardStore(Protocol):
     async def lease(self) -> Leased | Wait:
         """A wait because of `due`: reclaim first."""
 
-    async def confirm(self) -> None:
-        """Back once every lease so far is as durable as a 202 promises.
+    async def confirm(self, leased: Leased) -> None:
+        """Back once the lease is as durable as a 202 promises.
 
         A store that forgot it would hand the submission out again as one that was never called for. Raises
         DurabilityUnconfirmedError.

@@ -17,7 +17,6 @@ from gateway.core.errors import (
 )
 from gateway.core.ports import Admission
 from gateway.core.submission import queued
-from gateway.store.confirming import UNCONFIRMED
 from gateway.store.connection import is_out_of_service, store_errors, unavailable
 from gateway.store.reading import read
 from gateway.store.records import hold_of, moment, pack_identity, unpack
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from gateway.store.bounds import StoreBounds
     from gateway.store.confirming import Confirmer
     from gateway.store.keys import Keys
-    from gateway.store.scripts import Scripts
+    from gateway.store.scripts import Call, Scripts
 
     Asked = tuple[NewSubmission, ShareLimits, Expected | None]
 
@@ -70,18 +69,14 @@ class AdmissionFlush:
 
         What is written or known and not confirmed in time is a DurabilityUnconfirmedError.
         """
-        confirmation = self._confirmer.how()
         parts = [group[start : start + MOST_A_SCRIPT] for start in range(0, len(group), MOST_A_SCRIPT)]
-        calls = [self._call(part, waits=confirmation is not None) for part in parts]
-        with store_errors():
-            answers, confirmed = await self._scripts["admit"].run_all(self._client, calls, confirmation)
+        answers, confirmed = await self._confirmer.run([self._call(part) for part in parts])
         results = []
         for part, answer in zip(parts, answers, strict=True):
             results += await self._results(part, answer)
         return results if confirmed else [_unconfirmed(one) for one in results]
 
-    def _call(self, part: Sequence[Asked], *, waits: bool) -> tuple[list[str], list[Any]]:
-        """KEYS and ARGV of admit.lua."""
+    def _call(self, part: Sequence[Asked]) -> Call:
         bounds, named = self._bounds, self._keys
         keys = [named.upstream, named.active, named.delayed, named.deadlines, named.namespaces]
         args: list[Any] = [
@@ -90,7 +85,6 @@ class AdmissionFlush:
             bounds.max_queued_bytes,
             bounds.max_shares_per_queue,
             named.wake,
-            int(waits),
         ]
         for new, limits, expected in part:
             keys += [
@@ -100,7 +94,7 @@ class AdmissionFlush:
                 named.index(new.namespace),
             ]
             args += _arguments(new, limits, expected)
-        return keys, args
+        return self._scripts["admit"], keys, args
 
     async def _results(self, part: Sequence[Asked], answer: Any) -> list[Admission | Exception]:
         if isinstance(answer, OutOfMemoryError):
@@ -115,6 +109,8 @@ class AdmissionFlush:
         """A full store takes nothing new, and still knows what it took."""
         with store_errors():
             found = await read(self._client, self._keys, [new.submission_id for new, _, _ in part])
+        if any(found):
+            await self._confirmer.confirm()
         return [Admission(submission=one, known=True) if one else unavailable(full) for one in found]
 
     def _result(self, new: NewSubmission, verdict: list[Any]) -> Admission | Exception:
@@ -164,7 +160,7 @@ class AdmissionFlush:
 
 
 def _unconfirmed(result: Admission | Exception) -> Admission | Exception:
-    return DurabilityUnconfirmedError(UNCONFIRMED) if isinstance(result, Admission) else result
+    return DurabilityUnconfirmedError() if isinstance(result, Admission) else result
 
 
 def _arguments(new: NewSubmission, limits: ShareLimits, expected: Expected | None) -> list[Any]:

@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import msgpack
 
 from gateway.core.identity import SubmissionId
-from gateway.core.ports import AuditStep
+from gateway.core.ports import AuditStep, Drift
 from gateway.core.share import Share
-from gateway.store.audit_round import Round, take
-from gateway.store.connection import store_errors
+from gateway.store.audit_facts import Facts, answered, number_in, read, readable, since, text_in
+from gateway.store.audit_round import HASHES, SETS, Round, take
+from gateway.store.connection import is_out_of_service, store_errors
 from gateway.store.invariants import (
     Counters,
-    Facts,
     Memory,
     counter_drifts,
     drifts,
-    pointer_drift,
+    pointer_drifts,
     share_drifts,
     submission_drifts,
+    unreadable,
 )
 from gateway.store.scripts import Scripts
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from gateway.core.ports import Drift
     from gateway.store.bounds import StoreBounds
     from gateway.store.keys import Keys
 
@@ -43,6 +42,10 @@ SHARES_AT_ONCE = 50
 POINTERS_AT_ONCE = 100
 MEMBERS_AT_ONCE = 100
 KEYS_AT_ONCE = 500
+
+# The upstream's hash, as far as it counts what is queued, and what is read where there is no hash.
+_COUNTERS = ("sequence", "queued", "bytes")
+_NO_COUNTERS = (None, None, None)
 
 
 class StoreAudit:
@@ -59,8 +62,10 @@ class StoreAudit:
 
     async def begin(self, seconds: float) -> float:
         """Take the turn for so long: 0 where it is this process's now, else the seconds until the next may begin."""
+        turn_ms = round(seconds * 1000)
         with store_errors():
-            if not await self._client.set(self._keys.auditor, uuid4().hex, px=round(seconds * 1000), nx=True):
+            if not await self._client.set(self._keys.auditor, "taken", px=turn_ms, nx=True):
+                await self._client.pexpire(self._keys.auditor, turn_ms, nx=True)  # no turn of ours is without an end
                 return max(float(await self._client.pttl(self._keys.auditor)), 1.0) / 1000
             await self._load()
         return 0.0
@@ -69,7 +74,7 @@ class StoreAudit:
         """Put down how far the round has come, for whoever has the next turn."""
         with store_errors():
             packed = self._round.pack() if self._round else b""
-            await self._client.hset(self._keys.audit, "round", packed)
+            await self._keep("round", packed)
 
     async def open(self) -> None:
         """A round of one's own, from the beginning, beside whoever has the turn; leaves nothing in the store."""
@@ -78,72 +83,107 @@ class StoreAudit:
         self._round = None
 
     async def step(self) -> AuditStep:
-        """Look at a bounded number of things, or find more of them."""
+        """Look at a bounded number of things, or find more of them.
+
+        What fails in a way that nobody has thought of is told and passed over: an audit is there for what is wrong. It
+        goes on then, for each step takes what it looks at out of the round before it asks the store. A round that
+        cannot be begun or ended is over after 0 s.
+        """
         with store_errors():
-            if self._round is None:
-                self._round = await self._new_round()
-            now = self._round
-            for queue, most, look in (
-                (now.submissions, SUBMISSIONS_AT_ONCE, self._submissions),
-                (now.shares, SHARES_AT_ONCE, self._shares),
-                (now.pointers, POINTERS_AT_ONCE, self._pointers),
-                (now.namespaces, SHARES_AT_ONCE, self._namespaces),
-            ):
-                if queue:
-                    return await self._look(take(queue, most), look)
-            if now.walks:
-                return await self._members(now)
-            if now.cursor is None:
-                return await self._end(now)
-            await self._more_keys(now)
-            return AuditStep()
+            try:
+                return await self._step()
+            except Exception as error:
+                if is_out_of_service(error):
+                    raise
+                drift = unreadable("upstream", "a step of the audit failed, what it was for was not looked at", error)
+                return AuditStep(drifts=(drift,), round_seconds=None if self._round else 0.0)
+
+    async def _step(self) -> AuditStep:
+        if self._round is None:
+            self._round = await self._new_round()
+        now = self._round
+        for queue, most, look in (
+            (now.submissions, SUBMISSIONS_AT_ONCE, self._submissions),
+            (now.shares, SHARES_AT_ONCE, self._shares),
+            (now.pointers, POINTERS_AT_ONCE, self._pointers),
+            (now.namespaces, SHARES_AT_ONCE, self._namespaces),
+        ):
+            if queue:
+                return await self._look(take(queue, most), look)
+        if now.walks:
+            return await self._members(now)
+        if now.cursor is not None:
+            return await self._more_keys(now)
+        self._round = None
+        return await self._end(now)
 
     async def _look(self, taken: list[Any], look: Callable[[list[Any]], Awaitable[list[Drift]]]) -> AuditStep:
         return AuditStep(looked_at=len(taken), drifts=tuple(await look(taken)))
 
     async def _load(self) -> None:
         await self._remember(keep=True)
-        packed = await self._client.hget(self._keys.audit, "round")
+        packed = await self._kept("round")
         self._round = Round.unpack(packed) if packed else None
 
     async def _remember(self, *, keep: bool) -> None:
         """Since when the store forgets as these settings say: what was kept for less time may rightly be gone."""
         now_ms = await self._now_ms()
         told = [self._retention_ms, self._alias_retention_ms]
-        kept = await self._client.hget(self._keys.audit, "memory")
-        *before, since_ms = msgpack.unpackb(kept) if kept else [now_ms]
-        if before != told:
+        since_ms = since(await self._kept("memory"), told)
+        if since_ms is None:
             since_ms = now_ms
             if keep:
-                await self._client.hset(self._keys.audit, "memory", msgpack.packb([*told, since_ms]))
+                await self._keep("memory", msgpack.packb([*told, since_ms]))
         self._memory = Memory(
             retention_ms=self._retention_ms, alias_retention_ms=self._alias_retention_ms, since_ms=since_ms
         )
 
-    async def _new_round(self) -> Round:
-        counters = await self._client.hmget(self._keys.upstream, "sequence", "queued", "bytes")
-        return Round(began_ms=await self._now_ms(), counters=[int(one or 0) for one in counters])
+    async def _kept(self, name: str) -> bytes | None:
+        kept: bytes | None = await read(self._client.hget(self._keys.audit, name), otherwise=None)
+        return kept
 
-    async def _more_keys(self, now: Round) -> None:
+    async def _keep(self, name: str, packed: bytes) -> None:
+        """Not where there is no hash to keep it in: each turn begins a round of its own then, and tells that."""
+        await read(self._client.hset(self._keys.audit, name, packed), otherwise=None)
+
+    async def _new_round(self) -> Round:
+        counters = await read(self._client.hmget(self._keys.upstream, *_COUNTERS), otherwise=_NO_COUNTERS)
+        return Round(began_ms=await self._now_ms(), counters=[number_in(one) for one in counters])
+
+    async def _more_keys(self, now: Round) -> AuditStep:
         root = self._keys.root
-        cursor, names = await self._client.scan(now.cursor, match=_literal(root) + "*", count=KEYS_AT_ONCE)
-        now.meet_keys(_text(name)[len(root) :] for name in names)
+        cursor, now.cursor = now.cursor, None
+        cursor, keys = await self._client.scan(cursor, match=_literal(root) + "*", count=KEYS_AT_ONCE)
         now.cursor = int(cursor) or None
+        met = {key[len(root) :]: text_in(key[len(root) :]) for key in keys}
+        names = [name for name in met.values() if name is not None]
+        now.meet_keys(names)
+        found = [_misfit(readable(key), "its name is no UTF-8") for key, name in met.items() if name is None]
+        for name in HASHES & set(names):
+            kind = await self._client.type(root + name)
+            found += [_misfit(name, "it is no hash")] if kind not in (b"hash", b"none") else []
+        return AuditStep(drifts=tuple(found))
 
     async def _members(self, now: Round) -> AuditStep:
         name, cursor = now.walks.pop()
         key = self._keys.root + name
-        if name in ("marked", "namespaces"):
-            cursor, members = await self._client.sscan(key, cursor, count=MEMBERS_AT_ONCE)
-        else:
-            cursor, rows = await self._client.zscan(key, cursor, count=MEMBERS_AT_ONCE)
-            members = [member for member, _ in rows]
+        kind, scan = ("set", self._client.sscan) if name in SETS else ("zset", self._client.zscan)
+        page = await read(scan(key, cursor, count=MEMBERS_AT_ONCE), otherwise=None)
+        if page is None:
+            return AuditStep(looked_at=1, drifts=(_misfit(name, f"it is no {kind}"),))
+        cursor, rows = page
         if cursor:
             now.walks.append((name, int(cursor)))
-        met = [_text(member) for member in members]
+        members = rows if kind == "set" else [member for member, _ in rows]
+        met = [text for text in map(text_in, members) if text is not None]
+        found = [
+            _misfit(name, f"it has a member that is no UTF-8: {readable(member)}")
+            for member in members
+            if text_in(member) is None
+        ]
         doubtful = await self._doubtful(name, met)
         now.meet_members(name, doubtful)
-        return AuditStep(looked_at=len(met) - len(doubtful))
+        return AuditStep(looked_at=len(members) - len(doubtful), drifts=tuple(found))
 
     async def _doubtful(self, name: str, members: list[str]) -> list[str]:
         """Which of them must be looked at one by one.
@@ -153,13 +193,18 @@ class StoreAudit:
         """
         kind, _, share = name.partition(":")
         if members and kind in ("ready", "held"):
-            waiting = self._keys.waiting(Share.parse(share))
-            scores = await self._client.zmscore(waiting, members)
+            scores = await self._scores(self._keys.waiting(Share.parse(share)), members)
             return [member for member, score in zip(members, scores, strict=True) if score is None]
         if members and kind == "waiting":
             there = await self._client.exists(*(self._keys.record(SubmissionId(member)) for member in members))
             return [] if there == len(members) else members
         return members
+
+    async def _scores(self, key: str, members: list[str]) -> list[float | None]:
+        """None for those that do not stand there; nobody does where something else than a zset has the place's name."""
+        nobody = [None] * len(members)
+        scores: list[float | None] = await read(self._client.zmscore(key, members), otherwise=nobody)
+        return scores
 
     async def _submissions(self, taken: list[tuple[str, str]]) -> list[Drift]:
         keys = self._keys
@@ -187,7 +232,7 @@ class StoreAudit:
 
     async def _indexed(self, namespace: str, expected: Mapping[str, float]) -> None:
         """Whose entry seems to be missing is looked at again together with it: it may have been forgotten meanwhile."""
-        scores = await self._client.zmscore(self._keys.index(namespace), list(expected))
+        scores = await self._scores(self._keys.index(namespace), list(expected))
         for (wanted, accepted_ms), score in zip(expected.items(), scores, strict=True):
             if score != accepted_ms and self._round is not None:
                 self._round.submissions.append((wanted, f"index:{namespace}"))
@@ -215,8 +260,7 @@ class StoreAudit:
         )
         found: list[Drift] = []
         for name, row in zip(taken, rows, strict=True):
-            finding = pointer_drift(name, *row)
-            found += drifts(name, iter([finding] if finding else []))
+            found += drifts(name, pointer_drifts(name, *row))
         return found
 
     async def _namespaces(self, taken: list[str]) -> list[Drift]:
@@ -225,7 +269,8 @@ class StoreAudit:
             async with self._client.pipeline(transaction=True) as at_once:
                 at_once.sismember(self._keys.namespaces, namespace)
                 at_once.exists(self._keys.index(namespace))
-                listed, indexed = await at_once.execute()
+                listed, indexed = await at_once.execute(raise_on_error=False)
+            listed = answered(listed, otherwise=0)
             if bool(listed) != bool(indexed):
                 problem = (
                     f"the namespace is {'' if listed else 'not '}listed, but has {'an' if indexed else 'no'} index"
@@ -236,25 +281,26 @@ class StoreAudit:
     async def _end(self, now: Round) -> AuditStep:
         """The counters; the bytes of all that is queued too, where none came or went in the whole round."""
         async with self._client.pipeline(transaction=True) as at_once:
-            at_once.hmget(self._keys.upstream, "sequence", "queued", "bytes")
+            at_once.hmget(self._keys.upstream, *_COUNTERS)
             at_once.zrange(self._keys.backlog, 0, -1, withscores=True)
             at_once.hgetall(self._keys.queues)
-            values, backlog, queues = await at_once.execute()
-        sequence, queued, size = (int(one or 0) for one in values)
+            values, backlog, queues = await at_once.execute(raise_on_error=False)
+        counters = [number_in(one) for one in answered(values, otherwise=_NO_COUNTERS)]
+        _, queued, size = counters
         findings = [
             *counter_drifts(
                 Counters(queued=queued, size=size),
-                {_text(share): int(number) for share, number in backlog},
-                {_text(queue): int(number) for queue, number in queues.items()},
+                {readable(share): number for share, number in answered(backlog, otherwise=[])},
+                {readable(queue): number_in(number) for queue, number in answered(queues, otherwise={}).items()},
             )
         ]
-        quiet = now.counters == [sequence, queued, size] and now.queued_met == queued  # SCAN may meet a key twice
+        # SCAN may meet a key twice.
+        quiet = None not in counters and now.counters == counters and now.queued_met == queued
         if quiet and now.bytes_met != size:
             findings.append(
                 ("counts", f"the upstream counts {size} bytes, its queued submissions have {now.bytes_met}")
             )
         seconds = (await self._now_ms() - now.began_ms) / 1000
-        self._round = None
         return AuditStep(
             looked_at=1,
             drifts=tuple(drifts("upstream", iter(findings))),
@@ -267,9 +313,8 @@ class StoreAudit:
         return int(seconds) * 1000 + int(microseconds) // 1000
 
 
-def _text(name: bytes) -> str:
-    """What is no text is no name of ours: nothing is found by what it becomes."""
-    return name.decode(errors="replace")
+def _misfit(name: str, problem: str) -> Drift:
+    return Drift(kind="unreadable", about=name, problem=problem)
 
 
 def _literal(text: str) -> str:

@@ -16,6 +16,10 @@ _ID_SETS_OF = ("ready", "held", "waiting", "index")
 _SHARE_SETS = ("active", "backlog", "marked")
 _SHARE_KEYS = ("share", "ready", "held", "waiting")
 _POINTERS = ("alias", "job")
+# What is a set of Redis's; all others that are walked through are sorted.
+SETS = ("marked", "namespaces")
+# Nobody walks through these; each is looked at for its type alone.
+HASHES = frozenset({"upstream", "queues", "denied", "audit"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,12 +28,12 @@ class Round:
 
     `cursor` is SCAN's, None when all keys were met; `walks` are sets that are being walked through, with their own
     cursors. Then what was met and not yet looked at: submissions with the set in which they were met, shares, pointers
-    between submissions and jobs, namespaces. `counters` are sequence, queued and bytes as the round began;
-    `queued_met` and `bytes_met` what it has counted since. Times are the store's, in ms.
+    between submissions and jobs, namespaces. `counters` are sequence, queued and bytes as the round began, None for
+    what is no number; `queued_met` and `bytes_met` what it has counted since. Times are the store's, in ms.
     """
 
     began_ms: int
-    counters: list[int]
+    counters: list[int | None]
     cursor: int | None = 0
     walks: list[tuple[str, int]] = field(default_factory=list)
     submissions: list[tuple[str, str]] = field(default_factory=list)
@@ -41,9 +45,16 @@ class Round:
 
     @classmethod
     def unpack(cls, packed: bytes) -> Round | None:
-        """What `pack` made; None where another version of the gateway keeps other things."""
-        kept = msgpack.unpackb(packed)
-        return cls(**kept) if kept.keys() == {one.name for one in fields(cls)} else None
+        """What `pack` made; None where another version of the gateway keeps other things, or none wrote it."""
+        try:
+            kept = msgpack.unpackb(packed)
+        except Exception:  # noqa: BLE001 - whatever is wrong with it
+            return None
+        if not isinstance(kept, dict) or kept.keys() != {one.name for one in fields(cls)}:
+            return None
+        new = asdict(cls(began_ms=0, counters=[]))
+        fit = all(isinstance(kept[name], type(new[name])) or (name, kept[name]) == ("cursor", None) for name in new)
+        return cls(**kept) if fit else None
 
     def pack(self) -> bytes:
         packed: bytes = msgpack.packb(asdict(self))

@@ -50,11 +50,13 @@ class SubmissionChanges:
         return await self._run("resolve", wanted, args, self._keys.job(job_id or "-"))
 
     async def _run(self, command: str, wanted: SubmissionId, args: list[Any], *keys: str) -> Change:
-        with store_errors():
-            verdict, *rest = await self._scripts[command].run(
-                self._client, [self._keys.record(wanted), *keys], [wanted, self._keys.root, *args]
-            )
-        await self._confirmer.confirm()
+        call = self._scripts[command], [self._keys.record(wanted), *keys], [wanted, self._keys.root, *args]
+        (answer,), confirmed = await self._confirmer.run([call])
+        if isinstance(answer, Exception):
+            with store_errors():
+                raise answer
+        verdict, *rest = answer
         if verdict == b"owned":
-            return Change(verdict="owned", owner=SubmissionId(rest[0].decode()))
-        return Change(verdict=verdict.decode(), submission=unpack(wanted, rest[0]) if rest else None)
+            return Change(verdict="owned", owner=SubmissionId(rest[0].decode()), confirmed=confirmed)
+        submission = unpack(wanted, rest[0]) if rest else None
+        return Change(verdict=verdict.decode(), submission=submission, confirmed=confirmed)

@@ -20,6 +20,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     MovedError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -32,6 +33,7 @@ from redis.exceptions import (
 from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
+from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.core.errors import StoreUnavailableError
 from gateway.store.primary import Primary, SentinelFinder, SlotFinder
@@ -51,6 +53,7 @@ MAX_CONNECTIONS = 32
 # A primary that Sentinel has deposed takes writes for ten seconds more, which are thrown away then: it does not say so.
 SENTINEL_TRUSTED_SECONDS = 1.0
 
+FULL = "The store is full and takes nothing new until it has drained. A retry with the same token is safe."
 UNAVAILABLE = "The store does not answer as it should. A retry with the same token is safe."
 
 # Answers of a store that is there and cannot serve: their first words, where redis-py has no class for them.
@@ -83,6 +86,15 @@ class _Following:
         except (OSError, RedisError):
             self._doubt()
             raise
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's
+        try:
+            await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        except RuntimeError as error:  # uvloop's word for what the other side has closed since: nothing was sent
+            if "the handler is closed" not in str(error):
+                raise
+            self._doubt()
+            raise RedisConnectionError("Connection closed by server.") from error
 
     async def read_response(self, disable_decoding: bool = False, timeout: float | None = None, **options: Any) -> Any:  # noqa: ASYNC109, FBT001, FBT002 - redis-py's
         try:
@@ -124,10 +136,15 @@ class _Pool(BlockingConnectionPool):
     """Waits for a free connection; one that still leads to a former primary is made anew before its next use."""
 
     async def ensure_connection(self, connection: Any) -> None:
-        primary = connection.primary
-        if primary is not None and connection.is_connected and connection.goes_to != await primary.address():
+        if connection.is_connected and await is_left_behind(connection):
             await connection.disconnect()
         await super().ensure_connection(connection)
+
+
+async def is_left_behind(connection: Any) -> bool:
+    """Whether it leads to another server than the primary, as that is known now; raises what looking for it raises."""
+    primary: Primary | None = connection.primary
+    return primary is not None and connection.goes_to != await primary.address()
 
 
 class Connections:
@@ -161,11 +178,12 @@ def connect(url: str, key: str = "") -> Redis:
     A repeated script would be a second lease or a second settlement; who asked decides what a lost answer means.
     """
     parsed = parse_store_url(url)
-    options: dict[str, Any] = dict(parse_url(parsed.server_url))
+    options: dict[str, Any] = {**parse_url(parsed.server_url), **parsed.options}
     plain = options.pop("connection_class", Connection)
     primary = None
     if parsed.kind == "sentinel":
-        finder = SentinelFinder(parsed.hosts, parsed.service, dict(parsed.sentinel_options))
+        theirs = {**parsed.sentinel_options, "connection_class": plain}
+        finder = SentinelFinder(parsed.hosts, parsed.service, theirs)
         primary = Primary(finder, trusted_seconds=SENTINEL_TRUSTED_SECONDS)
     elif parsed.kind == "cluster":
         options.pop("db", None)
@@ -178,6 +196,8 @@ def connect(url: str, key: str = "") -> Redis:
         "retry": Retry(NoBackoff(), 0),
         "retry_on_timeout": False,
         "health_check_interval": 0,
+        # With these, redis-py hands out idle connections that the server has closed without looking at them.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     return Redis.from_pool(_Pool(connection_class=_CLASSES[plain], primary=primary, **{**ours, **options}))
 
@@ -205,6 +225,7 @@ def is_out_of_service(error: BaseException) -> bool:
         | ClusterDownError
         | TryAgainError
         | AskError
+        | NoPermissionError
         | OSError,
     ):
         return True
@@ -220,7 +241,8 @@ def was_moved(error: object) -> bool:
 
 
 def unavailable(error: BaseException) -> StoreUnavailableError:
-    return StoreUnavailableError(UNAVAILABLE, cause=_gist(error))
+    detail = FULL if isinstance(error, OutOfMemoryError) else UNAVAILABLE
+    return StoreUnavailableError(detail, cause=_gist(error))
 
 
 def _words(error: BaseException) -> str:
@@ -231,7 +253,9 @@ def _words(error: BaseException) -> str:
 
 def _gist(error: BaseException) -> str:
     """For operators: what failed and where, in a line; redis-py names address and reason, and never credentials."""
-    if isinstance(error, AskError):  # redis-py leaves the word out
+    if isinstance(error, MovedError):  # redis-py leaves the word out, of both
+        return f"MOVED {error}: the store is a cluster, for which store.url begins with redis+cluster://"
+    if isinstance(error, AskError):
         return f"ASK {error}"
     first = (_words(error).splitlines() or [""])[0].partition(" script: ")[0].rstrip(".")  # then comes where it stands
     return first or type(error).__name__

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from gateway.core.errors import StoreUnavailableError
+from gateway.core.errors import DurabilityUnconfirmedError, StoreUnavailableError
+from gateway.store.confirming import Confirmer
 from gateway.store.connection import store_errors
 from gateway.store.versions import newer_writer
 
@@ -25,6 +26,12 @@ Durability = Literal["memory", "fsync", "replicated"]
 LOOK_EVERY_SECONDS = 2.0
 # `everysec` writes to the disk once a second. Shorter than connection.COMMAND_SECONDS, which would say less.
 CONFIRM_MS = 1500
+
+
+LATE = (
+    "The store does not confirm in time that a write is as durable as promised: see its disk, its replicas, and that "
+    "these have an append-only file if it has one."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +150,18 @@ def confirmation(facts: StoreFacts, promise: Promise) -> Confirmation | None:
     return None
 
 
+async def unconfirmed(client: Redis, keys: Keys, how: Confirmation | None) -> list[str]:
+    """Whether a write is not confirmed now, in a sentence; a store may say that it could and not do it.
+
+    Replicas without a file never confirm, and no primary tells of their files. Raises StoreUnavailableError.
+    """
+    try:
+        await Confirmer(client, keys, lambda: how).confirm()
+    except DurabilityUnconfirmedError:
+        return [LATE]
+    return []
+
+
 def _disks_of(replicas: int) -> tuple[tuple[str | int, ...], ...]:
     """A replica is asked how far its disk is when a wait begins, and tells by itself once a second only.
 
@@ -211,15 +230,18 @@ class StoreWatch:
         self._unreachable = ""
         self._upstreams: list[Keys] = []
         self._newer: list[Shortcoming] = []
+        self._late: list[str] = []
 
     def mind(self, keys: Keys) -> None:
-        """Also watches whether a newer gateway has written to this upstream's part of the store."""
+        """Also watches this upstream's part of the store: whether a newer gateway has written, and writes last."""
         self._upstreams.append(keys)
 
     @property
     def missing(self) -> list[str]:
         """What the store lacks for this process to be ready, in sentences."""
-        return [self._unreachable] if self._unreachable else [one.sentence for one in self.shortcomings]
+        if self._unreachable:
+            return [self._unreachable]
+        return [one.sentence for one in self.shortcomings] + self._late
 
     @property
     def broken_promises(self) -> list[str]:
@@ -247,13 +269,19 @@ class StoreWatch:
             self._facts = await read_facts(self._client)
             newer = [one for keys in self._upstreams for one in await newer_writer(self._client, keys)]
             self._newer = [Shortcoming(sentence=one) for one in newer]
+            self._late = await self._lateness()
             self._unreachable = ""
         except StoreUnavailableError as error:
             self._unreachable = f"The store does not answer as it should: {error.cause}."
-        if self.missing and not before:
+        if self.missing and self.missing != before:
             self._log.error("store_unavailable", missing=self.missing)
         elif before and not self.missing:
             self._log.info("store_available")
+
+    async def _lateness(self) -> list[str]:
+        if self.broken_promises or not self._upstreams:
+            return []
+        return await unconfirmed(self._client, self._upstreams[0], self.confirmation)
 
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

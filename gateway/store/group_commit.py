@@ -16,7 +16,8 @@ Result = TypeVar("Result")
 class GroupCommit(Generic[Item, Result]):
     """Hands items to `flush` in groups: what arrives while one flush is under way goes into the next.
 
-    `flush` answers a result or an exception for each item, in order; what it raises is every item's answer. A caller
+    `flush` answers a result or an exception for each item, in order; what it raises is the answer to every item and to
+    all that wait. A caller
     who goes away takes nothing with it: its item is flushed all the same, as one that is accepted or not, never half.
     """
 
@@ -49,6 +50,9 @@ class GroupCommit(Generic[Item, Result]):
         try:
             results = await self._flush([item for item, _ in group])
         except Exception as error:  # noqa: BLE001 - whatever it is, each caller must hear of it
+            # Those who came meanwhile too: behind a store that hangs they would each wait for a time-out more.
+            group += self._waiting
+            self._waiting.clear()
             results = [error] * len(group)
         for (_, answer), result in zip(group, results, strict=True):
             if answer.done():

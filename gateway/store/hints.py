@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.errors import StoreUnavailableError
-from gateway.store.connection import store_errors
+from gateway.store.connection import is_left_behind, store_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,10 +74,15 @@ class Hints:
             await pubsub.subscribe(self._keys.wake, self._keys.ends)
             self._ready.set()
             self.release()  # what ended while nobody listened is looked up once
+            asked_at = time.monotonic()
             while not stop.is_set():
                 message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_SECONDS)
                 if message is not None:
                     self._pass_on(message["channel"].decode(), message["data"].decode(errors="replace"))
+                if time.monotonic() - asked_at >= LISTEN_SECONDS:
+                    if await is_left_behind(pubsub.connection):  # a server that hangs is as silent as one without news
+                        return
+                    asked_at = time.monotonic()
 
     def _pass_on(self, channel: str, data: str) -> None:
         if channel == self._keys.wake:

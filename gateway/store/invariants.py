@@ -1,25 +1,27 @@
 """What must be so of everything in the store, at any moment between two commands; what is not so is a drift.
 
-All facts that one judgement rests on are of one moment: nothing here is true only a little later.
+All facts that one judgement rests on are of one moment: nothing here is true only a little later. They may be anything:
+what is met was perhaps written by no command at all.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
-
-import msgpack
 
 from gateway.core.ports import Drift
 from gateway.core.submission import State
-from gateway.store.records import unpack
+from gateway.store.audit_facts import readable
 from gateway.store.versions import VERSION_READ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from gateway.core.identity import SubmissionId
+    from gateway.store.audit_facts import Facts
 
 # Leases, retries and looks are minutes ahead; processes may have other settings while these roll out. What lies a day
 # ahead was written while the store's clock was wrong.
@@ -29,6 +31,8 @@ SOON_MS = 1000
 
 # What PTTL says of a key that is not there, and of one that never expires.
 _NO_KEY, _NEVER = -2, -1
+
+_OURS = str(Path(__file__).parent)
 
 _DEAD_LETTERS = (State.REJECTED, State.UNKNOWN)
 _PLACES = ("ready", "delayed", "leased", "errands")
@@ -52,60 +56,6 @@ class Memory:
     def has_job(self, settled_ms: float, now_ms: int) -> bool:
         """Whether a submission that was settled then and has a job must still be known by it."""
         return settled_ms > max(now_ms - self.alias_retention_ms, self.since_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """A submission and where it stands, as lua/audit.lua answers; a score is None where it does not stand.
-
-    `record` is what changes of it, None where that cannot be read; `namespace` is None where all else cannot.
-    """
-
-    record: dict[str, Any] | None
-    namespace: str | None
-    head_length: int
-    length: int
-    pttl: int
-    met: float | None
-    delayed: float | None
-    leased: float | None
-    errands: float | None
-    deadlines: float | None
-    ready: float | None
-    held: float | None
-    waiting: float | None
-    job_of_alias: bytes | None
-    owner_of_job: bytes | None
-
-    @classmethod
-    def of(cls, wanted: SubmissionId, row: Sequence[Any]) -> Facts:
-        head, length, pttl, *scores, job_of_alias, owner_of_job = row
-        record = _changing(head or b"")
-        values: list[Any] = [
-            record,
-            _namespace(wanted, head or b"", record),
-            len(head or b""),
-            length,
-            pttl,
-            *(float(score) if score else None for score in scores),
-            job_of_alias or None,
-            owner_of_job or None,
-        ]
-        return cls(*values)
-
-    def standing(self, *names: str) -> list[str]:
-        return [name for name in names if getattr(self, name) is not None]
-
-    @property
-    def listed(self) -> tuple[str, float] | None:
-        """In the index of which namespace it must be, and with which time in ms; None where that cannot be known."""
-        return None if self.record is None or self.namespace is None else (self.namespace, float(self.record["at"]))
-
-    @property
-    def queued_bytes(self) -> int | None:
-        """What a queued one counts in the upstream's bytes; None for any other."""
-        queued = self.record is not None and self.namespace is not None and self.record["state"] == State.QUEUED
-        return int(self.record["size"]) if self.record is not None and queued else None
 
 
 def submission_drifts(
@@ -215,7 +165,7 @@ def _job(
     wanted: SubmissionId, facts: Facts, record: Mapping[str, Any], now_ms: int, memory: Memory
 ) -> Iterator[Finding]:
     job_id = record["job_id"]
-    job, owner = (facts.job_of_alias or b"").decode(), (facts.owner_of_job or b"").decode()
+    job, owner = readable(facts.job_of_alias or b""), readable(facts.owner_of_job or b"")
     if not job and not owner:  # both are forgotten after a while, a record that owes something may stay longer
         if memory.has_job(record.get("settled", 0), now_ms):
             yield "job", f"neither its job {job_id} nor it is known by the other"
@@ -225,30 +175,34 @@ def _job(
         yield "job", f"its job is {job_id}, but remembered as {job}"
 
 
-def pointer_drift(name: str, value: bytes | None, pttl: int, other: bytes | None) -> Finding | None:
+def pointer_drifts(name: str, value: bytes | None, pttl: int, other: bytes | None) -> Iterator[Finding]:
     """`name` is `alias:<submissionId>` or `job:<jobId>`; `other` is what stands where its value points to.
 
     A job may point to a submission that has another one by now: its token was sent again after its record had expired.
     """
+    if value is None and pttl != _NO_KEY:
+        yield "unreadable", "it is no string"
     if value is None or pttl < SOON_MS:
-        return None
+        return
     kind, _, own = name.partition(":")
     if kind == "alias" and other != own.encode():
-        of = f"that of {other.decode()}" if other else "nobody's"
-        return "job", f"its job is {value.decode()}, which is remembered as {of}"
+        of = f"that of {readable(other)}" if other else "nobody's"
+        yield "job", f"its job is {readable(value)}, which is remembered as {of}"
     if kind == "job" and other is None:
-        return "job", f"it is remembered as that of {value.decode()}, of which no job is remembered"
-    return None
+        yield "job", f"it is remembered as that of {readable(value)}, of which no job is remembered"
 
 
 def share_drifts(row: Sequence[Any]) -> Iterator[Finding]:
     """`row` is what lua/audit_share.lua answers for a share."""
-    ready, held, waiting, in_backlog, active, marked, paused, said_overridden, overridden, pttl = row
-    backlog = int(float(in_backlog or 0))
+    ready, held, waiting, in_backlog, active, marked, no_hash, paused, said_overridden, overridden, pttl = row
+    backlog = float(in_backlog or 0)
     if backlog != waiting or (in_backlog is not None and backlog < 1):
-        yield "counts", f"its backlog is {in_backlog and backlog}, but {waiting} wait"
+        yield "counts", f"its backlog is {in_backlog and _plain(backlog)}, but {waiting} wait"
     if max(ready, held) > waiting:
         yield "counts", f"{ready} are ready and {held} held, but {waiting} wait"
+    if no_hash:
+        yield "unreadable", "what is kept of it is no hash"
+        return
     if (active is not None) != (ready > 0 and not paused):
         is_active = "active" if active is not None else "not active"
         yield "share", f"it is {is_active} with {ready} ready, and {'' if paused else 'not '}paused"
@@ -260,55 +214,63 @@ def share_drifts(row: Sequence[Any]) -> Iterator[Finding]:
     if pttl != _NO_KEY and kept != (
         pttl == _NEVER
     ):  # a redriven one may wait in a share that is forgotten until it is leased
-        yield "share", f"its hash {'expires' if kept else 'never expires'}, with {backlog} queued"
+        yield "share", f"its hash {'expires' if kept else 'never expires'}, with {_plain(backlog)} queued"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """What the upstream counts of what is queued: submissions, and their bytes."""
+    """What the upstream counts of what is queued: submissions, and their bytes. None for what is no number."""
 
-    queued: int
-    size: int
+    queued: int | None
+    size: int | None
 
 
-def counter_drifts(counters: Counters, backlog: Mapping[str, int], queues: Mapping[str, int]) -> Iterator[Finding]:
+def counter_drifts(
+    counters: Counters, backlog: Mapping[str, float], queues: Mapping[str, int | None]
+) -> Iterator[Finding]:
     """`backlog` is how many are queued by share, `queues` how many shares of a queue have a backlog."""
+    unreadable = [name for name in ("queued", "size") if getattr(counters, name) is None]
+    for name in [*unreadable, *(f"the shares of {queue}" for queue, number in queues.items() if number is None)]:
+        yield "unreadable", f"its count of {'bytes' if name == 'size' else name} is no number"
     queued = sum(backlog.values())
-    if counters.queued != queued:
-        yield "counts", f"the upstream counts {counters.queued} queued, its shares {queued}"
-    if (counters.size > 0) != (counters.queued > 0) or counters.size < 0:
+    if counters.queued is not None and counters.queued != queued:
+        yield "counts", f"the upstream counts {counters.queued} queued, its shares {_plain(queued)}"
+    if (
+        counters.queued is not None
+        and counters.size is not None
+        and ((counters.size > 0) != (counters.queued > 0) or counters.size < 0)
+    ):
         yield "counts", f"the upstream counts {counters.size} bytes with {counters.queued} queued"
     shares = Counter(share.partition("/")[0] for share in backlog)
     for queue in sorted(shares.keys() | queues.keys()):
-        if shares[queue] != queues.get(queue, 0):
-            yield "counts", f"{queue} has {shares[queue]} shares with a backlog, but counts {queues.get(queue, 0)}"
+        counted = queues.get(queue, 0)
+        if counted is not None and shares[queue] != counted:
+            yield "counts", f"{queue} has {shares[queue]} shares with a backlog, but counts {counted}"
 
 
 def drifts(about: str, findings: Iterator[Finding]) -> list[Drift]:
-    return [Drift(kind=kind, about=about, problem=problem) for kind, problem in findings]
-
-
-def _changing(head: bytes) -> dict[str, Any] | None:
-    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
-    unpacker.feed(head)
+    """What cannot even be judged is unreadable: the rest of the round is not to be lost over it."""
+    found: list[Drift] = []
     try:
-        record = unpacker.unpack()
-    except (msgpack.UnpackException, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
+        found += (Drift(kind=kind, about=about, problem=problem) for kind, problem in findings)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with it
+        found.append(unreadable(about, "it cannot be judged", error))
+    return found
+
+
+def unreadable(about: str, problem: str, error: Exception) -> Drift:
+    """With the way to where the error came up, of our own code, and without its message, which may quote a payload."""
+    frames = [frame for frame in extract_tb(error.__traceback__) if frame.filename.startswith(_OURS)]
+    way = " > ".join(frame.name for frame in frames)
+    return Drift(kind="unreadable", about=about, problem=f"{problem}: {type(error).__name__} in {way}")
+
+
+def _plain(number: float) -> str:
+    """Whole numbers without a point, and what else a score may be."""
+    return f"{number:.15g}"
 
 
 def _is_later(record: Mapping[str, Any]) -> bool:
     """Whether it is a later gateway's to judge."""
     version = record.get("v")
     return isinstance(version, int) and version > VERSION_READ
-
-
-def _namespace(wanted: SubmissionId, head: bytes, record: Mapping[str, Any] | None) -> str | None:
-    """Whose it is; None where its record is unreadable to everybody."""
-    if record is None or not isinstance(record.get("size"), int):
-        return None
-    try:
-        return unpack(wanted, head).namespace
-    except Exception:  # noqa: BLE001 - whatever is wrong with it
-        return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from gateway.core.attempt import Leased, Report
+from gateway.core.errors import DurabilityUnconfirmedError
 from gateway.core.identity import SubmissionId
 from gateway.core.ports import Admission, Reclaimed, Settlement, ShareStatus, UpstreamStatus, Wait
 from gateway.core.reconcile import LOOK_AFTER_SECONDS
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from gateway.core.submission import NewSubmission, Submission
     from gateway.store.bounds import StoreBounds
     from gateway.store.keys import Keys
+    from gateway.store.scripts import Argument
 
 # Bounds of one script's work: a few hundred microseconds, whatever the backlog.
 RECLAIM_AT_ONCE = 50
@@ -98,6 +100,7 @@ class RedisStore:
             return 1 + int(await self._client.zcount(self._keys.ready(share), "-inf", f"({first_of_lower}"))
 
     async def lease(self) -> Leased | Wait:
+        self._confirmer.how()  # a store that may forget the lease hands none out
         keys, pace = self._keys, self._pace
         for _ in range(LEASE_ROUNDS):
             with store_errors():
@@ -133,8 +136,8 @@ class RedisStore:
                 return Wait(seconds=None if milliseconds < 0 else milliseconds / 1000, reason=reason.decode())
         return Wait(seconds=0.0, reason="aside")
 
-    async def confirm(self) -> None:
-        await self._confirmer.confirm()
+    async def confirm(self, leased: Leased) -> None:
+        await self._confirmer.confirm(leased)
 
     async def reclaim(self) -> Reclaimed:
         keys = self._keys
@@ -215,24 +218,21 @@ class RedisStore:
     ) -> ShareStatus:
         keys, limits = self._keys, limits or ShareLimits()
         fields = [text for name, value in changes.items() for text in (OVERRIDES.get(name, name), value or "")]
-        with store_errors():
-            await self._scripts["share"].run(
-                self._client,
-                [
-                    keys.share(share),
-                    keys.ready(share),
-                    keys.active,
-                    keys.upstream,
-                    keys.backlog,
-                    keys.marked,
-                    keys.delayed,
-                    keys.held(share),
-                ],
-                [str(share), keys.wake, IDLE_SHARE_MS, limits.rate, limits.burst, *fields],
-            )
-            (status,) = await share_statuses(self._client, self._keys, [share])
-        await self._confirmer.confirm()
-        return status
+        await self._change(
+            "share",
+            [
+                keys.share(share),
+                keys.ready(share),
+                keys.active,
+                keys.upstream,
+                keys.backlog,
+                keys.marked,
+                keys.delayed,
+                keys.held(share),
+            ],
+            [str(share), keys.wake, IDLE_SHARE_MS, limits.rate, limits.burst, *fields],
+        )
+        return await self.share(share)
 
     async def shares(self) -> list[ShareStatus]:
         """Every share with a backlog, and those that are paused or overridden."""
@@ -255,11 +255,17 @@ class RedisStore:
     async def set_upstream(self, changes: dict[str, str | None]) -> UpstreamStatus:
         keys = self._keys
         fields = [text for name, value in changes.items() for text in (UPSTREAM_OVERRIDES.get(name, name), value or "")]
-        with store_errors():
-            await self._scripts["upstream"].run(self._client, [keys.upstream], [keys.wake, self._pace.rate, *fields])
-            status = await upstream_status(self._client, self._keys, self._pace.rate)
-        await self._confirmer.confirm()
-        return status
+        await self._change("upstream", [keys.upstream], [keys.wake, self._pace.rate, *fields])
+        return await self.upstream()
+
+    async def _change(self, command: str, keys: Sequence[str], args: Sequence[Argument]) -> None:
+        """Raises DurabilityUnconfirmedError where it is done and may be forgotten."""
+        (answer,), confirmed = await self._confirmer.run([(self._scripts[command], keys, args)])
+        if isinstance(answer, Exception):
+            with store_errors():
+                raise answer
+        if not confirmed:
+            raise DurabilityUnconfirmedError
 
     async def snapshot(self) -> Snapshot:
         """What forecasts rest on."""

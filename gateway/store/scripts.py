@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from gateway.store.durability import Confirmation
 
-Argument = str | bytes | int | float
+    Argument = str | bytes | int | float
+    Call = tuple["Script", Sequence[str], Sequence[Argument]]  # with KEYS and ARGV
 
 NAMES = (
     "admit",
@@ -64,37 +65,38 @@ class Script:
                 raise
         return await client.eval(self._text, len(keys), *keys, *args)
 
-    async def run_all(
-        self, client: Any, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]], confirmation: Confirmation | None
-    ) -> tuple[list[Any], bool]:
-        """(an answer or an error each, in order; whether all that was written is confirmed), in one round trip."""
-        answers, confirmed = await self._pipelined(client, self._digest, calls, confirmation)
-        again = [number for number, answer in enumerate(answers) if _did_not_run(answer)]
-        if again:
-            late, confirmed = await self._pipelined(client, None, [calls[number] for number in again], confirmation)
-            for number, answer in zip(again, late, strict=True):
-                answers[number] = answer
-        return answers, confirmed
+    def add_to(self, pipe: Any, keys: Sequence[str], args: Sequence[Argument], *, whole: bool) -> None:
+        """Put it into a pipeline: by its digest, or whole where the server may not know it."""
+        if whole:
+            pipe.eval(self._text, len(keys), *keys, *args)
+        else:
+            pipe.evalsha(self._digest, len(keys), *keys, *args)
 
-    async def _pipelined(
-        self,
-        client: Any,
-        digest: str | None,
-        calls: Sequence[tuple[Sequence[str], Sequence[Argument]]],
-        confirmation: Confirmation | None,
-    ) -> tuple[list[Any], bool]:
-        """All on one connection, as the wait demands: it covers the connection's own writes alone."""
-        async with client.pipeline(transaction=False) as pipe:
-            for keys, args in calls:
-                if digest:
-                    pipe.evalsha(digest, len(keys), *keys, *args)
-                else:
-                    pipe.eval(self._text, len(keys), *keys, *args)
-            if confirmation is not None:
-                for wait in confirmation.waits:
-                    pipe.execute_command(*wait)
-            answers: list[Any] = await pipe.execute(raise_on_error=False)
-        return answers[: len(calls)], confirmation is None or confirmation.given_by(answers[-1])
+
+async def run_all(client: Any, calls: Sequence[Call], confirmation: Confirmation | None) -> tuple[list[Any], bool]:
+    """(an answer or an error each, in order; whether all that was written is confirmed), in one round trip."""
+    answers, confirmed = await _pipelined(client, calls, confirmation, whole=False)
+    again = [number for number, answer in enumerate(answers) if _did_not_run(answer)]
+    if again:
+        late, also = await _pipelined(client, [calls[number] for number in again], confirmation, whole=True)
+        confirmed = confirmed and also
+        for number, answer in zip(again, late, strict=True):
+            answers[number] = answer
+    return answers, confirmed
+
+
+async def _pipelined(
+    client: Any, calls: Sequence[Call], confirmation: Confirmation | None, *, whole: bool
+) -> tuple[list[Any], bool]:
+    """All on one connection, as the wait demands: it covers the connection's own writes alone."""
+    async with client.pipeline(transaction=False) as pipe:
+        for script, keys, args in calls:
+            script.add_to(pipe, keys, args, whole=whole)
+        if confirmation is not None:
+            for wait in confirmation.waits:
+                pipe.execute_command(*wait)
+        answers: list[Any] = await pipe.execute(raise_on_error=False)
+    return answers[: len(calls)], confirmation is None or confirmation.given_by(answers[-1])
 
 
 def _did_not_run(answer: Any) -> bool:

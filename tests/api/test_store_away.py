@@ -123,7 +123,9 @@ async def test_what_is_not_known_to_be_durable_is_503_with_the_names_to_find_it_
     ]
     assert batch.json["results"][0]["problem"]["submissionId"] == found["submissionId"]
     canceled = await gateway.call("POST", f"/v1/submissions/{made['submissionId']}/cancel", {})
-    assert canceled.kind == (503, "durability-unconfirmed")
+    assert (canceled.kind, canceled.json["submissionId"]) == ((503, "durability-unconfirmed"), made["submissionId"])
+    (settled,) = gateway.lines_of("submission_settled")  # it has happened, and is told once
+    assert (settled["submission_id"], settled["state"]) == (made["submissionId"], "canceled")
     for path in ("/v1/shares/training/vision", "/v1/upstreams/main"):
         changed = await gateway.call("PATCH", path, {"rate": 3})
         assert changed.kind == (503, "durability-unconfirmed")

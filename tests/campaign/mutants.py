@@ -19,6 +19,9 @@ class Mutant:
     store: str = "standalone"
 
 
+_CALL = "        report = verdict_on(await self._batch.submit(leased.submission.request), leased, self._chance)\n"
+_SPLIT = "        parts = [group[start : start + MOST_A_SCRIPT] for start in range(0, len(group), MOST_A_SCRIPT)]\n"
+
 MUTANTS = (
     Mutant(
         name="no fencing",
@@ -38,10 +41,9 @@ MUTANTS = (
         edits=(
             Edit(
                 "core/forwarder.py",
-                "        report = verdict_on(await self._batch.submit(submission.request), leased, self._chance)\n",
+                _CALL,
                 "        early = Report(verdict=Verdict.FORWARDED, outcome='submitted', job_id='-')\n"
-                "        await self._settle(leased, early)\n"
-                "        report = verdict_on(await self._batch.submit(submission.request), leased, self._chance)\n",
+                "        await self._settle(leased, early)\n" + _CALL,
             ),
         ),
         seed=1,
@@ -53,8 +55,8 @@ MUTANTS = (
         edits=(
             Edit(
                 "core/forwarder.py",
-                "        report = verdict_on(await self._batch.submit(submission.request), leased, self._chance)\n",
-                '        head, mark, token = submission.request.partition(b\'"clientToken": "\')\n'
+                _CALL,
+                '        head, mark, token = leased.submission.request.partition(b\'"clientToken": "\')\n'
                 "        request = head + mark + b'%d' % leased.tries + token[1:]\n"
                 "        report = verdict_on(await self._batch.submit(request), leased, self._chance)\n",
             ),
@@ -81,8 +83,8 @@ MUTANTS = (
         edits=(
             Edit(
                 "store/admission.py",
-                "        confirmation = self._confirmer.how()\n",
-                "        confirmation = self._confirmer.how()\n"
+                _SPLIT,
+                f"{_SPLIT}"
                 "        ids = [new.submission_id for new, _, _ in group]\n"
                 "        known = dict(zip(ids, await read(self._client, self._keys, ids), strict=True))\n"
                 "        if any(known.values()):\n"
@@ -101,7 +103,7 @@ MUTANTS = (
     ),
     Mutant(
         name="lease not durable",
-        edits=(Edit("core/forwarder.py", "            await self._store.confirm()\n", "            pass\n"),),
+        edits=(Edit("core/forwarder.py", "            await self._store.confirm(leased)\n", "            pass\n"),),
         seed=1,
         faults=("lose_unreplicated",),
         repeats="forgotten",

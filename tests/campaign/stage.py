@@ -91,15 +91,18 @@ class Stage:
         await asyncio.gather(*callers)
 
     async def _drain(self) -> None:
-        """Until nothing is queued or owed, and no call to Batch is under way; what stays is for the checker."""
-        deadline = time.monotonic() + self._drained_seconds
-        quiet_since, last = time.monotonic(), -1
-        while time.monotonic() < deadline:
+        """Until nothing is queued or owed, and no call to Batch is under way; what stays is for the checker.
+
+        However many are queued: what bounds it is how long nothing at all may happen.
+        """
+        changed_at, last = time.monotonic(), -1
+        while time.monotonic() - changed_at < self._drained_seconds:
             snapshot = await self._snapshot()
             called = await self._batch.last_call()
-            if snapshot is None or not keyspace.is_drained(snapshot) or called != last:
-                quiet_since, last = time.monotonic(), called
-            elif time.monotonic() - quiet_since > CALL_SECONDS + LEASE_SECONDS:
+            if called != last:
+                changed_at, last = time.monotonic(), called
+            still = time.monotonic() - changed_at > CALL_SECONDS + LEASE_SECONDS
+            if still and snapshot is not None and keyspace.is_drained(snapshot):
                 return
             await asyncio.sleep(0.25)
 

@@ -15,6 +15,7 @@ from gateway.core.attempt import (
     PaceSignal,
     Verdict,
     verdict_on,
+    verdict_on_failed_look,
     verdict_on_look,
 )
 from gateway.core.backoff import CAP_SECONDS, full_jitter_seconds
@@ -116,6 +117,21 @@ TAGGED = b'{"tags": {"gateway:submission-id": "0000"}}'
 OURS = Candidate(job_id="J", job_arn="A", submission="0000")
 UNTAGGED = Candidate(job_id="U", job_arn="A", submission=None)
 UNDESCRIBED = Candidate(job_id="U", job_arn="", submission=None)
+
+
+def test_a_look_that_did_not_see_all_lets_nobody_call_again() -> None:
+    submission = leased(maybe_sent=True, request=TAGGED).submission
+    report = verdict_on_look(Looked(own=None, possible=[], complete=False), submission)
+    assert report is not None
+    assert (report.verdict, report.proved_none) == (Verdict.RECONCILE, True)
+
+
+def test_a_look_that_was_throttled_slows_no_submissions() -> None:
+    throttled = Answer(kind=AnswerKind.THROTTLED, wait_seconds=7)
+    report = verdict_on_failed_look(throttled, leased(maybe_sent=True), CHANCE)
+    assert report is not None
+    assert (report.verdict, report.signal, report.charged) == (Verdict.RETRY, PaceSignal.NONE, False)
+    assert (report.delay_seconds, report.wait_seconds) == (7, 0)
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,19 @@ async def test_a_store_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPat
     assert (store.begun, store.left) == (2, 1)
 
 
+async def test_an_audit_that_fails_is_told_and_ends_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FAILED_SECONDS", 0)
+    log, stop = ListLog(), asyncio.Event()
+    store = Store(AuditStep(looked_at=3, drifts=(LOST,)), ValueError("a bug"), AuditStep(round_seconds=1))
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0)
+    store.before_step = lambda: stop.set() if store.made == 3 else None
+    async with asyncio.timeout(5):
+        await SelfAudit(upstream="main", store=store, log=log).run(stop)
+    assert [event for event, _ in log.lines] == ["audit_drift", "audit", "audit_failed", "audit"]
+    assert log.of("audit_failed") == [{"upstream": "main", "exc_info": True}]
+    assert (store.begun, store.left) == (2, 1)
+
+
 async def test_a_whole_round_has_each_drift_once_and_says_what_to_do() -> None:
     shares = [f"training/{number:02}" for number in range(IDS_TOLD + 3)]
     more = tuple(Drift(kind="counts", about=share, problem="its backlog is 1") for share in shares)

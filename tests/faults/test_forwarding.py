@@ -201,14 +201,80 @@ async def test_jobs_that_may_be_it_are_never_made_again_by_a_guess(client: Redis
         assert (after.state, after.sought, len(b.batch.requests)) == (State.QUEUED, True, 1)
 
 
-@pytest.mark.parametrize("failure", [UNCLEAR, THROTTLED, REFUSED, Answer(kind=AnswerKind.DENIED)])
-async def test_a_look_that_fails_leaves_it_to_the_token(client: Redis, prefix: str, failure: Answer) -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Answer(kind=AnswerKind.REFUSED, code="UnknownOperationException"),
+        Answer(kind=AnswerKind.DENIED, code="AccessDeniedException"),
+    ],
+    ids=lambda one: one.kind,
+)
+async def test_where_batch_will_never_tell_of_its_jobs_the_token_has_to_do(
+    client: Redis, prefix: str, failure: Answer
+) -> None:
     async with bench(client, prefix, UNCLEAR, MADE) as b:
         await b.admit()
         await b.step()
         b.jobs.failures = [failure]
         assert (await b.step()).state is State.FORWARDED
         assert len(b.batch.requests) == 2
+        assert [line["error_code"] for line in b.log.of("look_refused")] == [failure.code]
+
+
+@pytest.mark.parametrize("failure", [UNCLEAR, THROTTLED, NOT_SENT], ids=lambda one: one.kind)
+async def test_a_look_that_fails_for_now_is_made_again_before_batch_is_called(
+    client: Redis, prefix: str, failure: Answer
+) -> None:
+    async with bench(client, prefix, UNCLEAR, MADE) as b:
+        admitted = await b.admit()
+        await b.step()
+        b.jobs.failures = [failure]
+        after = await b.step()
+        assert (after.state, after.maybe_sent, len(b.batch.requests)) == (State.QUEUED, True, 1)
+        b.jobs.jobs = {"ours": admitted.submission_id}
+        assert (await b.step()).job_id == "ours"
+        assert len(b.batch.requests) == 1
+
+
+async def test_looks_that_always_fail_end_as_unknown(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix, UNCLEAR, bounds=StoreBounds(max_attempts=4)) as b:
+        await b.admit()
+        b.jobs.failures = [UNCLEAR] * 10
+        states = [(await b.step()).state for _ in range(4)]
+        assert (states[-2:], len(b.batch.requests)) == ([State.QUEUED, State.UNKNOWN], 1)
+
+
+async def test_a_call_that_is_cut_off_leaves_its_line(client: Redis, prefix: str) -> None:
+    """The drain is over: what became of it nobody knows, and the log says so."""
+    async with bench(client, prefix) as b:
+        admitted = await b.admit()
+        b.batch.gate.clear()
+        step = asyncio.create_task(b.step())
+        await eventually(lambda: asyncio.sleep(0, bool(b.batch.requests)))
+        step.cancel()
+        await asyncio.gather(step, return_exceptions=True)
+        (line,) = b.log.of("forward")
+        assert (line["submission_id"], line["outcome"], line["verdict"]) == (
+            admitted.submission_id,
+            "cut_off",
+            "unsettled",
+        )
+
+
+async def test_a_store_that_forgets_leases_is_not_asked_again_at_once(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix) as b:
+        await b.admit()
+        no_replica = Confirmation(waits=(("WAIT", 1, 20),), wanted=(1,))
+        b.store._confirmer.how = lambda: no_replica
+        stop = asyncio.Event()
+        running_forwarder = asyncio.create_task(b.forwarder.run(stop))
+        await eventually(lambda: asyncio.sleep(0, bool(b.log.of("forward"))))
+        began, before = time.monotonic(), len(b.log.of("forward"))
+        await eventually(lambda: asyncio.sleep(0, len(b.log.of("forward")) > before))
+        assert time.monotonic() - began > 0.5
+        stop.set()
+        await running_forwarder
+        assert b.batch.requests == []
 
 
 async def test_nobody_looks_where_no_call_can_have_made_a_job(client: Redis, prefix: str) -> None:
@@ -251,6 +317,24 @@ async def test_lost_answers_end_as_unknown_after_the_last_try(client: Redis, pre
     async with bench(client, prefix, UNCLEAR, bounds=StoreBounds(max_attempts=3)) as b:
         await b.admit()
         assert [(await b.step()).state for _ in range(3)] == [State.QUEUED, State.QUEUED, State.UNKNOWN]
+
+
+async def test_the_job_of_a_last_try_is_found_though_nobody_tries_again(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix, UNCLEAR, bounds=StoreBounds(max_attempts=1)) as b:
+        admitted = await b.admit()
+        b.jobs.jobs = {"ours": admitted.submission_id}
+        after = await b.step()
+        assert (after.state, after.job_id) == (State.FORWARDED, "ours")
+
+
+async def test_leases_that_nobody_settled_are_looked_into_before_they_are_given_up(client: Redis, prefix: str) -> None:
+    async with bench(client, prefix, bounds=StoreBounds(max_attempts=1, lease_seconds=0.05)) as b:
+        admitted = await b.admit()
+        await b.lease()
+        b.jobs.jobs = {"ours": admitted.submission_id}
+        await asyncio.sleep(0.1)  # the store's own clock
+        after = await b.step()
+        assert (after.state, after.job_id, b.batch.requests) == (State.FORWARDED, "ours", [])
 
 
 async def test_deadlines_are_met_while_every_slot_is_taken(client: Redis, prefix: str) -> None:

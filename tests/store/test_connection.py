@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import struct
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
+import uvloop
 from redis.exceptions import ResponseError
 
 from gateway.core.errors import StoreUnavailableError
@@ -17,6 +21,7 @@ from gateway.core.share import Share, ShareLimits
 from gateway.store import connection
 from gateway.store.connection import connect, store_errors
 from tests.conftest import STORES, eventually
+from tests.servers import free_port
 from tests.store.world import World, forwarded, new_submission
 
 if TYPE_CHECKING:
@@ -234,6 +239,51 @@ async def test_a_pipeline_that_cannot_be_served_is_an_outage_too_and_tells_no_co
             await pipe.execute()
     assert caught.value.cause.startswith("NOREPLICAS")
     assert "payload" not in caught.value.cause
+
+
+async def test_a_command_that_the_store_does_not_allow_is_an_outage_and_names_it(world: World) -> None:
+    await world.client.execute_command("ACL", "SETUSER", "default", "-evalsha")
+    with pytest.raises(StoreUnavailableError) as caught:
+        await world.admit()
+    assert "evalsha" in caught.value.cause
+
+
+async def test_idle_connections_that_the_store_has_closed_are_made_anew(
+    start_store: Callable[..., StoreServer],
+) -> None:
+    port = free_port()
+    server = start_store("--port", str(port))
+    async with connect(f"redis://127.0.0.1:{port}/0") as client:
+        await asyncio.gather(*(client.ping() for _ in range(8)))  # as many connections
+        server.kill()
+        server.start()
+        async with connect(server.url) as another:
+            await another.ping()  # the loop has heard of the ends by then
+        assert await asyncio.gather(*(client.ping() for _ in range(8))) == [True] * 8
+
+
+def test_a_store_that_closes_each_connection_at_once_is_away_on_uvloop_too() -> None:
+    """Between connect and the first command uvloop calls a closed connection a RuntimeError."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(100)
+
+        def slam() -> None:
+            with suppress(OSError):
+                while True:
+                    accepted, _ = listener.accept()
+                    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    accepted.close()
+
+        async def ping_often() -> None:
+            async with connect(f"redis://127.0.0.1:{listener.getsockname()[1]}/0") as client:
+                for _ in range(300):
+                    with pytest.raises(StoreUnavailableError), store_errors():
+                        await client.ping()
+
+        threading.Thread(target=slam, daemon=True).start()
+        uvloop.run(ping_often())
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 async def test_a_bug_is_no_outage(world: World) -> None:

@@ -9,6 +9,7 @@ import pytest
 from gateway.core.errors import StoreUnavailableError
 from gateway.store.connection import connect
 from gateway.store.durability import (
+    LATE,
     Confirmation,
     Durability,
     Promise,
@@ -17,7 +18,9 @@ from gateway.store.durability import (
     read_facts,
     reservations,
     shortcomings,
+    unconfirmed,
 )
+from gateway.store.keys import Keys
 from tests.conftest import STORES, eventually
 
 if TYPE_CHECKING:
@@ -142,6 +145,26 @@ def _free_port() -> int:
         return port
 
 
+async def test_a_replica_that_never_confirms_is_told_of_before_anybody_waits_for_it(
+    start_store: Callable[..., StoreServer], prefix: str
+) -> None:
+    """It has no file, and no primary says that of its replicas."""
+    port, keys = _free_port(), Keys(prefix, "abcd")
+    primary = start_store(*ALWAYS, "--port", str(port), "--repl-diskless-sync-delay", "0")
+    start_store("--replicaof", f"127.0.0.1 {port}")
+    async with connect(primary.url) as client:
+
+        async def replicated() -> bool:
+            return await lacks(client, REPLICATED) == []
+
+        await eventually(replicated, 15)
+        assert await unconfirmed(client, keys, confirmation(await read_facts(client), REPLICATED)) == [LATE]
+        watch = StoreWatch(client, REPLICATED, Lines())
+        watch.mind(keys)
+        await watch.look()
+        assert (watch.missing, watch.broken_promises) == ([LATE], [])
+
+
 @pytest.mark.parametrize(
     ("wanted", "answer", "given"),
     [
@@ -182,16 +205,19 @@ async def test_the_watch_tells_once_that_the_store_went_and_once_that_it_is_back
         await watch.look()
         assert (watch.missing, log.events) == ([], [])
         server.kill()
-        await watch.look()
-        await watch.look()
+        for _ in range(3):
+            await watch.look()
         assert len(watch.missing) == 1
         assert watch.broken_promises == []  # not reachable is not broken: who asks will see
         assert watch.confirmation is None
-        assert log.events == ["store_unavailable"]
+        told = len(log.events)
+        await watch.look()
+        await watch.look()
+        assert log.events == ["store_unavailable"] * told  # once for each reason, and not again
         server.start()
         await watch.look()
         await watch.look()
-        assert (watch.missing, log.events) == ([], ["store_unavailable", "store_available"])
+        assert (watch.missing, log.events) == ([], ["store_unavailable"] * told + ["store_available"])
 
 
 @pytest.mark.parametrize("kind", STORES)

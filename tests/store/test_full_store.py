@@ -39,6 +39,7 @@ async def test_a_full_store_refuses_and_says_that_it_cannot_be_used(full: World)
     with pytest.raises(StoreUnavailableError) as refused:
         await full.admit("one more")
     assert "maxmemory" in refused.value.cause
+    assert "is full" in refused.value.detail
     assert await full.dump() == before
 
 

@@ -63,6 +63,20 @@ async def test_a_failed_flush_answers_each_caller_and_the_next_one_works() -> No
     assert await commit.add(9) == 9
 
 
+async def test_those_who_came_behind_a_failed_flush_hear_of_it_at_once() -> None:
+    """Behind a store that hangs each of them would wait for another time-out."""
+    disk = Disk()
+    disk.error = OSError("disk")
+    commit = GroupCommit(disk.flush, most=2)
+    tasks = await added(commit, 1) + await added(commit, *range(2, 9))
+    disk.gate.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [OSError] * 8
+    assert disk.groups == [[1]]
+    disk.error = None
+    assert await commit.add(9) == 9
+
+
 async def test_one_refused_item_spoils_no_other() -> None:
     disk = Disk()
     disk.gate.set()

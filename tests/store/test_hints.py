@@ -13,7 +13,10 @@ from gateway.core.share import Share, ShareLimits
 from gateway.store.connection import connect
 from gateway.store.hints import Hints
 from gateway.store.keys import Keys
+from gateway.store.store_url import written
 from tests.conftest import eventually
+from tests.servers import free_port
+from tests.store.stand_ins import SERVICE, stand_ins
 from tests.store.world import TAG, World, forwarded, new_submission, transient
 
 if TYPE_CHECKING:
@@ -166,3 +169,26 @@ async def test_listening_begins_when_the_store_is_there(start_store: Callable[..
         await eventually(lambda: subscribed(client, keys))
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_who_listens_to_a_primary_that_hangs_goes_to_the_next_one(
+    start_store: Callable[..., StoreServer], prefix: str
+) -> None:
+    """A subscriber hears nothing of a hung server, and nothing of one that has no news."""
+    keys, ports = Keys(prefix, TAG), (free_port(), free_port())
+    old, new = (start_store("--port", str(port)) for port in ports)
+    async with stand_ins(1) as (sentinel,):
+        sentinel.names(("127.0.0.1", ports[0]), epoch=1)
+        async with (
+            connect(f"redis+sentinel://{written(sentinel.address)}/{SERVICE}") as client,
+            connect(old.url) as at_old,
+            connect(new.url) as at_new,
+        ):
+            stop = asyncio.Event()
+            task = asyncio.create_task(Hints(client, keys).run(stop))
+            await eventually(lambda: subscribed(at_old, keys))
+            old.pause()
+            sentinel.names(("127.0.0.1", ports[1]), epoch=2)
+            await eventually(lambda: subscribed(at_new, keys))
+            stop.set()
+            await asyncio.wait_for(task, SOON)

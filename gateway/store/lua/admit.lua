@@ -14,27 +14,24 @@
 --       + zset    the index of its namespace, by when they were accepted (ms)
 -- ARGV  1 prefix of the upstream's keys  2 the upstream's cap (submissions)  3 the upstream's cap (bytes)
 --       4 cap of shares a queue  5 channel to wake forwarders
---       6 1 where somebody waits for the disk or for replicas afterwards, else 0
 --       and for each submission:
 --       + id  + share  + queue  + priority  + weight  + rate (submissions a second, 0 = none)  + burst (submissions)
 --       + the share's cap (submissions)  + over its rate: reject or delay  + identity  + request
 --       + hold (what a denial by IAM would be about)  + namespace  + deadline (ms, empty for none)
 --       + when it would go to Batch (ms, empty where nobody can say)  + at which position that is so  + ms a position
--- Returns {'known', record, place in line or -1}                  nothing written but the touch
+-- Returns {'known', record, place in line or -1}                  nothing written
 --         {'refused', {name, quota, window ms, wait ms}, ...}     nothing written; a wait of -1 is unknown
 --         {'queued', accepted ms, place in line, remaining or -1, due ms or 0}  written; due: when its delay is over
 -- Guarantee: one id, one record; a refusal and a replay leave no trace and cost no rate; submissions of one call are
--- taken as if they had come one after another. Who waits on this connection afterwards waits for a replayed record too:
--- the wait covers what the connection wrote last and all before it, whoever wrote that.
+-- taken as if they had come one after another.
 local prefix, total_cap, bytes_cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local shares_cap, channel, waits = tonumber(ARGV[4]), ARGV[5], ARGV[6] == '1'
-local COMMON_KEYS, COMMON_ARGS, KEYS_EACH, ARGS_EACH = 5, 6, 4, 17
+local shares_cap, channel = tonumber(ARGV[4]), ARGV[5]
+local COMMON_KEYS, COMMON_ARGS, KEYS_EACH, ARGS_EACH = 5, 5, 4, 17
 
 -- Every key is read before the first write: where a slot is just migrating, the script stops here or not at all.
 for _, key in ipairs(KEYS) do
   redis.call('EXISTS', key)
 end
-redis.call('EXISTS', prefix .. 'touched')
 local now_us = clock_us()
 local now = math.floor(now_us / 1000)
 local upstream = redis.call('HMGET', KEYS[1], 'sequence', 'queued', 'bytes', 'accepting', 'version')
@@ -42,7 +39,7 @@ refuse_newer(upstream[5])
 local sequence, queued, bytes = tonumber(upstream[1] or 0), tonumber(upstream[2] or 0), tonumber(upstream[3] or 0)
 local accepting = upstream[4] ~= '0'
 local idle = redis.call('ZCARD', KEYS[2]) == 0
-local woken, written, replayed = false, false, false
+local woken, written = false, false
 
 -- Why it cannot be taken. What is only over its share's rate is taken later where the share delays: `due` says when.
 local function refusals(limits, standing, size, deadline, expected_at)
@@ -100,7 +97,6 @@ local function admit(key, arg)
   local namespace, deadline = ARGV[arg + 13], tonumber(ARGV[arg + 14])
   local known = redis.call('GET', record_key)
   if known then
-    replayed = true
     return { 'known', known, redis.call('ZRANK', ready_key, id) or -1 }
   end
 
@@ -169,9 +165,6 @@ for number = 0, (#KEYS - COMMON_KEYS) / KEYS_EACH - 1 do
 end
 if written and tonumber(upstream[5] or 0) < VERSION_WRITTEN then
   redis.call('HSET', KEYS[1], 'version', VERSION_WRITTEN)
-end
-if waits and replayed and not written then
-  redis.call('SET', prefix .. 'touched', '') -- or the wait would cover nothing
 end
 if woken then
   redis.call('PUBLISH', channel, '') -- somebody may sleep where nothing was ready

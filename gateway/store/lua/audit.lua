@@ -29,19 +29,29 @@ local function read_head(value)
   return string.sub(value, 1, length), record, length <= #value
 end
 
+-- Where something else than a zset has a place's name, nobody stands there. Who walks through it tells that.
+local is_zset = {}
 local function score(key, id)
-  return redis.call('ZSCORE', key, id)
+  if is_zset[key] == nil then
+    is_zset[key] = redis.call('TYPE', key).ok == 'zset'
+  end
+  return is_zset[key] and redis.call('ZSCORE', key, id)
 end
 
--- Facts of one: the record up to its request (false where there is none, empty where it cannot be read), its whole
--- length (bytes), its PTTL (ms); scores, false where it does not stand: where it was met, delayed, leased, errands,
--- deadlines, and its share's ready, held and waiting; the job that its alias names, the submission that its job names.
+local function text_at(key)
+  return redis.call('TYPE', key).ok == 'string' and redis.call('GET', key)
+end
+
+-- Facts of one: the record up to its request (false where there is none or no string, empty where it cannot be read),
+-- its whole length (bytes), its PTTL (ms); scores, false where it does not stand: where it was met, delayed, leased,
+-- errands, deadlines, and its share's ready, held and waiting; the job that its alias names, the submission that its
+-- job names.
 local now = math.floor(clock_us() / 1000)
 local found = {}
 for number = 1, #KEYS - COMMON_KEYS do
   local key = KEYS[COMMON_KEYS + number]
   local id, met = ARGV[COMMON_ARGS + ARGS_EACH * number - 1], ARGV[COMMON_ARGS + ARGS_EACH * number]
-  local length = redis.call('STRLEN', key)
+  local length = redis.call('TYPE', key).ok == 'string' and redis.call('STRLEN', key) or 0
   local facts = { false, length, redis.call('PTTL', key), met ~= '' and score(prefix .. met, id),
     score(KEYS[1], id), score(KEYS[2], id), score(KEYS[3], id), score(KEYS[4], id), false, false, false, false,
     false }
@@ -59,8 +69,8 @@ for number = 1, #KEYS - COMMON_KEYS do
       facts[11] = score(prefix .. 'waiting:' .. record.share, id)
     end
     if type(record.job_id) == 'string' then
-      facts[12] = redis.call('GET', prefix .. 'alias:' .. id)
-      facts[13] = redis.call('GET', prefix .. 'job:' .. record.job_id)
+      facts[12] = text_at(prefix .. 'alias:' .. id)
+      facts[13] = text_at(prefix .. 'job:' .. record.job_id)
     end
   end
   found[number] = facts

@@ -11,11 +11,16 @@
 local prefix = ARGV[1]
 local COMMON_ARGS = 1
 
--- Facts of one: its value, its PTTL (ms), the value of what it points to; false for a value that is not there.
+local function text_at(key)
+  return redis.call('TYPE', key).ok == 'string' and redis.call('GET', key)
+end
+
+-- Facts of one: its value, its PTTL (ms), the value of what it points to; false for a value that is not there or no
+-- string.
 local found = {}
 for number, key in ipairs(KEYS) do
-  local value = redis.call('GET', key)
-  local other = value and redis.call('GET', prefix .. ARGV[COMMON_ARGS + number] .. ':' .. value)
+  local value = text_at(key)
+  local other = value and text_at(prefix .. ARGV[COMMON_ARGS + number] .. ':' .. value)
   found[number] = { value, redis.call('PTTL', key), other }
 end
 return { 'looked', found }

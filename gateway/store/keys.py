@@ -87,7 +87,7 @@ class Keys:
 
     @property
     def auditor(self) -> str:
-        """String that expires: the process whose turn it is to audit."""
+        """String that expires: there while a process has the turn to audit."""
         return self.root + "auditor"
 
     @property

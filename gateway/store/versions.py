@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ResponseError
+
 from gateway.core.errors import StoreUnavailableError
-from gateway.store.connection import UNAVAILABLE, store_errors
+from gateway.store.connection import UNAVAILABLE, is_out_of_service, store_errors
 
 if TYPE_CHECKING:
     from gateway.store.keys import Keys
@@ -32,7 +34,12 @@ async def newer_writer(client: Any, keys: Keys) -> list[str]:
     Raises StoreUnavailableError.
     """
     with store_errors():
-        version = int(await client.hget(keys.upstream, "version") or 0)
+        try:
+            version = int(await client.hget(keys.upstream, "version") or 0)
+        except (ResponseError, ValueError) as error:
+            if isinstance(error, ResponseError) and is_out_of_service(error):
+                raise
+            return []  # no hash of ours, or no number: the audit tells of that
     return [f"{_sentence(version)}."] if version > VERSION_READ else []
 
 

@@ -63,8 +63,9 @@ async def test_one_process_has_the_turn_and_the_next_goes_on_where_it_left(world
     rest = await whole_round(second)
     alone = audit_of(world)
     await alone.open()
-    assert looked_at + rest.looked_at == (await whole_round(alone)).looked_at
-    assert (rest.drifts, rest.bytes_compared) == ((), True)
+    whole = (await whole_round(alone)).looked_at
+    assert whole <= looked_at + rest.looked_at < 1.1 * whole  # SCAN may meet a key twice while the server's table grows
+    assert rest.drifts == ()
 
 
 async def test_a_round_that_another_version_left_begins_anew(world: World) -> None:
@@ -77,7 +78,7 @@ async def test_a_round_that_another_version_left_begins_anew(world: World) -> No
     await world.client.hset(f"{world.keys.root}audit", "round", msgpack.packb({**kept, "later": 1}))
     await world.client.delete(f"{world.keys.root}auditor")
     assert await audit.begin(60) == 0
-    assert (await whole_round(audit)).bytes_compared
+    assert (await whole_round(audit)).looked_at >= 10
 
 
 async def test_an_audit_by_hand_leaves_nothing_behind(store: Furnished) -> None:

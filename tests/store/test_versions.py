@@ -173,3 +173,13 @@ async def test_the_store_remembers_the_newest_version_that_was_written(any_world
 
 def test_every_command_that_reads_records_is_here() -> None:
     assert set(COMMANDS) == READERS <= set(NAMES)
+
+
+@pytest.mark.parametrize("planted", ["list", "text"])
+async def test_what_is_no_version_ends_nobody(any_world: World, planted: str) -> None:
+    """The audit tells of it."""
+    if planted == "list":
+        await any_world.client.rpush(any_world.keys.upstream, "x")
+    else:
+        await any_world.client.hset(any_world.keys.upstream, "version", "soon")
+    assert await newer_writer(any_world.client, any_world.keys) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from gateway.store.scripts import NAMES, script_text
 from tests.store.test_scripts import walk
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import AsyncIterator, Awaitable
 
     from redis.asyncio import Redis
 
@@ -45,6 +46,24 @@ class NextRelease:
     async def eval(self, text: str, numkeys: int, *values: Any) -> Any:
         digest = sha1(text.encode()).hexdigest()  # noqa: S324
         return await self._run(digest, self._client.eval(text, numkeys, *values))
+
+    @asynccontextmanager
+    async def pipeline(self, **options: Any) -> AsyncIterator[Any]:
+        async with self._client.pipeline(**options) as pipe:
+            evalsha, execute = pipe.evalsha, pipe.execute
+            digests: list[str] = []
+
+            def remember(digest: str, numkeys: int, *values: Any) -> Any:
+                digests.append(digest)
+                return evalsha(digest, numkeys, *values)
+
+            async def executed(**how: Any) -> Any:
+                answer = await self._run(digests[0] if digests else "", execute(**how))
+                self.ran.update(digests)
+                return answer
+
+            pipe.evalsha, pipe.execute = remember, executed
+            yield pipe
 
     async def _run(self, digest: str, command: Awaitable[Any]) -> Any:
         before = {key: await self._add(key) async for key in self._client.scan_iter(match=f"{self._prefix}:*")}

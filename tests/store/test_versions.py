@@ -12,6 +12,8 @@ import pytest
 from gateway.core.errors import StoreUnavailableError
 from gateway.core.ports import Errand, ErrandReport
 from gateway.core.submission import Failure
+from gateway.store.confirming import Confirmer
+from gateway.store.durability import Confirmation
 from gateway.store.scripts import NAMES
 from gateway.store.versions import VERSION_READ, VERSION_WRITTEN, newer_writer
 from tests.store.test_unknown_members import READERS, opened
@@ -102,6 +104,12 @@ async def errand_settled(world: World, _: SubmissionId) -> Callable[[], Awaitabl
     return lambda: world.errands.settle(errand, report)
 
 
+async def lease_confirmed(world: World, _: SubmissionId) -> Callable[[], Awaitable[object]]:
+    nobody = Confirmation(waits=(("WAIT", 0, 1),), wanted=(0,))
+    confirmer, held = Confirmer(world.client, world.keys, lambda: nobody), await world.lease()
+    return lambda: confirmer.confirm(held)
+
+
 # Each command up to the moment at which it would change the record.
 COMMANDS: dict[str, Callable[[World, SubmissionId], Awaitable[Callable[[], Awaitable[object]]]]] = {
     "lease": leased,
@@ -113,6 +121,7 @@ COMMANDS: dict[str, Callable[[World, SubmissionId], Awaitable[Callable[[], Await
     "resolve": resolved,
     "lease_errand": errand_leased,
     "settle_errand": errand_settled,
+    "touch": lease_confirmed,
 }
 
 

@@ -109,9 +109,13 @@ class AdmissionFlush:
         """A full store takes nothing new, and still knows what it took."""
         with store_errors():
             found = await read(self._client, self._keys, [new.submission_id for new, _, _ in part])
+        unconfirmed: DurabilityUnconfirmedError | None = None
         if any(found):
-            await self._confirmer.confirm()
-        return [Admission(submission=one, known=True) if one else unavailable(full) for one in found]
+            try:
+                await self._confirmer.confirm()
+            except DurabilityUnconfirmedError as error:
+                unconfirmed = error
+        return [unconfirmed or Admission(submission=one, known=True) if one else unavailable(full) for one in found]
 
     def _result(self, new: NewSubmission, verdict: list[Any]) -> Admission | Exception:
         word, *rest = verdict

@@ -71,8 +71,10 @@ async def test_a_replay_in_a_full_store_waits_too(unsynced: World) -> None:
     await unsynced.admit("t")
     await unsynced.client.config_set("maxmemory", 1)
     store = promising(unsynced, unsynced.client)
-    with pytest.raises(DurabilityUnconfirmedError):
-        await store.admit(new_submission("t"), ShareLimits())
+    asked = [(new_submission(token), ShareLimits(), None) for token in ("t", "new")]
+    replayed, refused = await store.admit_many(asked)
+    assert isinstance(replayed, DurabilityUnconfirmedError)
+    assert type(refused) is StoreUnavailableError  # nothing of it is written
     await unsynced.client.config_set("appendfsync", "always")
     assert (await store.admit(new_submission("t"), ShareLimits())).known
 

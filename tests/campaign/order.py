@@ -24,6 +24,16 @@ def _accepted(cases: Cases, share: str) -> list[tuple[float, Case]]:
     )
 
 
+def _rooms(cases: Cases, share: str, rate: float, burst: int) -> Iterator[tuple[float, Case, float]]:
+    """(when it was taken, which one, what was left of the burst then) of each; below zero the bucket had run dry."""
+    room, before = float(burst), None
+    for at, case in _accepted(cases, share):
+        if before is not None:
+            room = min(float(burst), room + (at - before) * rate)
+        room, before = room - 1, at
+        yield at, case, room
+
+
 def over_rate(cases: Cases) -> Iterator[Found]:
     """Shares that refuse what is over their rate: in no window more than rate times window + burst.
 
@@ -33,14 +43,10 @@ def over_rate(cases: Cases) -> Iterator[Found]:
         rate, burst = limits["rate"], limits["burst"]
         if not rate or limits["over_limit"] != "reject":
             continue
-        room, before = float(burst), None
-        for at, case in _accepted(cases, share):
-            if before is not None:
-                room = min(float(burst), room + (at - before) * rate)
-            room, before = room - 1, at
+        for _, case, room in _rooms(cases, share, rate, burst):
             if room < -ROUNDED_SECONDS * rate:
                 yield case.submission_id, f"{share} took {-room:.2f} more than {rate:g} a second and {burst} at once"
-                room = 0.0
+                break
 
 
 def too_early(cases: Cases) -> Iterator[Found]:
@@ -49,11 +55,7 @@ def too_early(cases: Cases) -> Iterator[Found]:
         rate, burst = limits["rate"], limits["burst"]
         if not rate or limits["over_limit"] != "delay":
             continue
-        room, before = float(burst), None
-        for at, case in _accepted(cases, share):
-            if before is not None:
-                room = min(float(burst), room + (at - before) * rate)
-            room, before = room - 1, at
+        for at, case, room in _rooms(cases, share, rate, burst):
             due = at + max(0.0, -room / rate)
             called = min((call["at"] / 1000 for call in case.calls), default=None)
             # Those of one millisecond may have been taken in another order than they are read here.

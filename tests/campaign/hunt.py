@@ -17,7 +17,7 @@ from tests.campaign.plan import draw
 from tests.campaign.stage import run
 
 SECONDS = 25.0
-MOST_CAMPAIGNS = 6
+MOST_CAMPAIGNS = 8
 
 
 def hunt(mutant: Mutant, most: int, *, control: bool) -> tuple[Counter[str], int] | None:

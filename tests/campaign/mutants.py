@@ -118,7 +118,7 @@ MUTANTS = (
                 "  if record.job_id or not current then\n    return { 'stale', value }",
             ),
         ),
-        seed=2,
+        seed=6,
         faults=("stop_store", "stop_gateway", "slow", "late_listing", "stop_gateway", "stop_store"),
         repeats="reject",
     ),

@@ -84,15 +84,15 @@ class Journal:
 
     def tell_blind(self, leased: Leased, answer: Answer) -> None:
         """Batch does not let us look for a job before it is called again: its memory of tokens has to do."""
-        before = leased.submission
+        before, failure = leased.submission, answer.failure
         self._log.warning(
             "look_refused",
             upstream=self._upstream,
             submission_id=before.submission_id,
             share=str(before.share),
             trace_id=before.trace_id,
-            error_code=answer.code,
-            error_message=answer.failure.message if answer.failure else None,
+            error_code=failure.code if failure else None,
+            error_message=failure.message if failure else None,
         )
 
     def tell_expired(self, expired: Sequence[Submission]) -> None:

@@ -8,7 +8,6 @@ from gateway.core.identity import SubmissionId
 from gateway.core.ports import Change
 from gateway.core.reconcile import LOOK_AFTER_SECONDS
 from gateway.store.confirming import Confirmer
-from gateway.store.connection import store_errors
 from gateway.store.records import unpack
 from gateway.store.redis_store import IDLE_SHARE_MS
 from gateway.store.scripts import Scripts
@@ -50,12 +49,9 @@ class SubmissionChanges:
         return await self._run("resolve", wanted, args, self._keys.job(job_id or "-"))
 
     async def _run(self, command: str, wanted: SubmissionId, args: list[Any], *keys: str) -> Change:
-        call = self._scripts[command], [self._keys.record(wanted), *keys], [wanted, self._keys.root, *args]
-        (answer,), confirmed = await self._confirmer.run([call])
-        if isinstance(answer, Exception):
-            with store_errors():
-                raise answer
-        verdict, *rest = answer
+        (verdict, *rest), confirmed = await self._confirmer.run_one(
+            self._scripts[command], [self._keys.record(wanted), *keys], [wanted, self._keys.root, *args]
+        )
         if verdict == b"owned":
             return Change(verdict="owned", owner=SubmissionId(rest[0].decode()), confirmed=confirmed)
         submission = unpack(wanted, rest[0]) if rest else None

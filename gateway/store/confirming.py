@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway.core.attempt import Leased
     from gateway.store.durability import Confirmation
     from gateway.store.keys import Keys
-    from gateway.store.scripts import Call
+    from gateway.store.scripts import Argument, Call, Script
 
 # A process has no more leases in hand than calls in flight, and waits for most of them once.
 MOST_AT_ONCE = 100
@@ -48,6 +48,14 @@ class Confirmer:
         with store_errors():
             answers, confirmed = await run_all(self._client, [*calls, *touch], confirmation)
         return answers[: len(calls)], confirmed and not any(isinstance(one, Exception) for one in answers[len(calls) :])
+
+    async def run_one(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> tuple[Any, bool]:
+        """(its answer, whether what it wrote, or found, is confirmed). Raises StoreUnavailableError."""
+        (answer,), confirmed = await self.run([(script, keys, args)])
+        if isinstance(answer, Exception):
+            with store_errors():
+                raise answer
+        return answer, confirmed
 
     async def confirm(self, leased: Leased | None = None) -> None:
         """Back once all that the store has answered so far is durable, whichever connection wrote it: one wait for all

@@ -260,10 +260,7 @@ class RedisStore:
 
     async def _change(self, command: str, keys: Sequence[str], args: Sequence[Argument]) -> None:
         """Raises DurabilityUnconfirmedError where it is done and may be forgotten."""
-        (answer,), confirmed = await self._confirmer.run([(self._scripts[command], keys, args)])
-        if isinstance(answer, Exception):
-            with store_errors():
-                raise answer
+        _, confirmed = await self._confirmer.run_one(self._scripts[command], keys, args)
         if not confirmed:
             raise DurabilityUnconfirmedError
 

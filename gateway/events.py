@@ -64,6 +64,8 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "replayed": "true for a repeated token",
             "items": "submissions in a batch",
             "accepted": "those of a batch that are in the store now",
+            "amz_sdk_invocation_id": "the AWS SDK's call: its own retries have one",
+            "amz_sdk_request": "which of its tries, such as attempt=2; max=5",
         },
     ),
     "submission_accepted": (
@@ -74,6 +76,15 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "submission_id": "the submission",
             "share": "queue/share",
             "replayed": "true for a repeated token",
+        },
+    ),
+    "queue_unchecked": (
+        "Batch could not be asked about a queue: submissions to it pass with a warning. At most once a minute a queue.",
+        {
+            "upstream": "name of the upstream",
+            "queue": "the queue's name",
+            "error_code": "Batch's error code, or the failure's name; SlowReading where it took more than a second; "
+            "TooManyNewQueues where callers name more unknown queues than Batch is asked about, once a minute in all",
         },
     ),
     "forward": (

@@ -1,4 +1,4 @@
-"""Composition root: open, wire, run, drain, close. Nothing else opens anything."""
+"""Composition root: open, run, drain, close. Nothing else opens anything; `wiring.py` says who knows whom."""
 
 from __future__ import annotations
 
@@ -8,65 +8,37 @@ import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from aiohttp import web
 
-from gateway.api.app import make_app
-from gateway.api.auth import NoAuthentication
-from gateway.api.codec import Decoder
 from gateway.batch.batch_client import Endpoint, open_batch_client
-from gateway.batch.payload import TrainingJobCheck
-from gateway.batch.reconcile import ERRAND_CONNECTIONS
-from gateway.core.audit import SelfAudit
-from gateway.core.changes import Changes
-from gateway.core.errands import Errands
 from gateway.core.errors import StoreUnavailableError
-from gateway.core.explanation import Explainer
-from gateway.core.forwarder import Forwarder
-from gateway.core.intake import Intake
-from gateway.core.job_search import JobSearch
-from gateway.core.journal import Journal
-from gateway.core.lookup import Lookup
-from gateway.core.outlook import Outlook
-from gateway.core.pace import PaceRules
-from gateway.core.share import ShareLimits, ShareRule, ShareRules
-from gateway.core.status import StatusReport
-from gateway.core.upstream import Routes, Upstream
-from gateway.store.audit import StoreAudit
-from gateway.store.bounds import StoreBounds
-from gateway.store.changes import SubmissionChanges
-from gateway.store.confirming import Confirmer
+from gateway.core.identity import upstream_tag
+from gateway.core.upstream import Routes
 from gateway.store.connection import Connections
 from gateway.store.durability import Promise, StoreWatch
-from gateway.store.errands import ErrandQueue
-from gateway.store.hints import Hints
 from gateway.store.holdings import UpstreamNote, moved_queues
-from gateway.store.index import SubmissionIndex
 from gateway.store.keys import Keys, noted_upstreams
-from gateway.store.redis_store import RedisStore
 from gateway.store.store_url import parse_store_url
-from gateway.store.sweep import IndexSweep
 from gateway.store.versions import VERSION_WRITTEN
+from gateway.wiring import forwarding_parts, http_face, open_upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from redis.asyncio import Redis
 
+    from gateway.batch.batch_client import BatchClient
     from gateway.core.ports import Log
     from gateway.settings import Settings, UpstreamSettings
+    from gateway.store.hints import Hints
+    from gateway.wiring import OpenUpstream, Part
 
 Role = Literal["api", "forwarder", "all"]
 
 # At the end of the drain: a handler under way waits for the store at most this long.
 HANDLER_GRACE_SECONDS = 3.0
-
-
-class Part(Protocol):
-    """A long-lived part: `run` returns when told to stop and drained, and raises when broken."""
-
-    async def run(self, stop: asyncio.Event) -> None: ...
 
 
 class PromiseBrokenError(Exception):
@@ -79,21 +51,6 @@ class AwsKeys:
 
     access_key_id: str
     secret_access_key: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenUpstream:
-    """One account and Region, and what of the store and the log belongs to it alone."""
-
-    upstream: Upstream
-    keys: Keys
-    pace: PaceRules
-    watch: StoreWatch
-    store: RedisStore
-    index: SubmissionIndex
-    changes: SubmissionChanges
-    hints: Hints
-    journal: Journal
 
 
 class Gateway:
@@ -135,24 +92,31 @@ class Gateway:
             connections = await opened.enter_async_context(Connections(self._settings.store.url))
             # of its own: callers who wait must not hold forwarding up
             forwarding = await opened.enter_async_context(Connections(self._settings.store.url))
-            upstreams = [self._upstream(section, connections) for section in self._settings.upstream]
+            upstreams = [self._open(section, connections) for section in self._settings.upstream]
             watches = list(self._watches.values())
             await self._look_first(watches)
             parts: list[Part] = [*watches]
             await self._tell_of_moves(connections, upstreams)
-            for section, upstream in zip(self._settings.upstream, upstreams, strict=True):
-                parts.append(upstream.hints)
+            clients = [await self._batch(opened, one.section) for one in upstreams]
+            for one, batch in zip(upstreams, clients, strict=True):
+                parts.append(one.hints)
                 if self._role != "api":
-                    parts += await self._forwarding(opened, section, upstream, forwarding)
+                    client = forwarding.to(one.keys.root)
+                    parts += forwarding_parts(self._settings, one, batch=batch, client=client, log=self._log)
             note = connections.to(noted_upstreams(self._settings.store.prefix))
             parts.append(UpstreamNote(note, self._settings.store.prefix, [one.upstream for one in upstreams]))
             port = None
             if self._role != "forwarder":
-                rules = _share_rules(self._settings)
-                outlooks = {one.upstream.tag: Outlook(one.store, rules) for one in upstreams}
-                for outlook in outlooks.values():
-                    opened.push_async_callback(outlook.aclose)
-                port = await self._listen(opened, self._app(upstreams, outlooks, rules))
+                face = http_face(
+                    self._settings,
+                    list(zip(upstreams, clients, strict=True)),
+                    log=self._log,
+                    draining=self._draining,
+                    missing=self._missing,
+                )
+                for close in face.closers:
+                    opened.push_async_callback(close)
+                port = await self._listen(opened, face.app)
             gc.freeze()  # what is there by now stays: a collection that walks through it holds requests up for 50 ms
             self._tell_started(port)
             started(port or 0)
@@ -216,33 +180,16 @@ class Gateway:
         missing = [one for watch in lacking for one in watch] if all(lacking) else []
         return [*dict.fromkeys(missing), *(["This process is draining."] if self._draining.is_set() else [])]
 
-    def _upstream(self, section: UpstreamSettings, connections: Connections) -> OpenUpstream:
-        upstream = _upstream(section)
-        keys, bounds = Keys(self._settings.store.prefix, upstream.tag), self._bounds()
-        pace = PaceRules(rate=section.rate, burst=section.burst)
+    def _open(self, section: UpstreamSettings, connections: Connections) -> OpenUpstream:
+        keys = Keys(self._settings.store.prefix, upstream_tag(section.account, section.region))
         client = connections.to(keys.root)
         watch = self._watch(client)
         watch.mind(keys)
-        confirmer = Confirmer(client, keys, lambda: watch.confirmation)
-        return OpenUpstream(
-            upstream=upstream,
-            keys=keys,
-            pace=pace,
-            watch=watch,
-            store=RedisStore(client, keys, pace=pace, bounds=bounds, confirmer=confirmer),
-            index=SubmissionIndex(client, keys),
-            changes=SubmissionChanges(client, keys, bounds=bounds, confirmer=confirmer),
-            hints=Hints(client, keys),
-            journal=Journal(section.name, self._log),
-        )
+        return open_upstream(self._settings, section, client=client, watch=watch, log=self._log)
 
-    async def _forwarding(
-        self, opened: AsyncExitStack, section: UpstreamSettings, upstream: OpenUpstream, connections: Connections
-    ) -> list[Part]:
-        """What one upstream needs to be forwarded, on the store's connections of its own."""
-        forward, bounds, client = self._settings.forward, self._bounds(), connections.to(upstream.keys.root)
-        confirmer = Confirmer(client, upstream.keys, lambda: upstream.watch.confirmation)
-        batch = await opened.enter_async_context(
+    async def _batch(self, opened: AsyncExitStack, section: UpstreamSettings) -> BatchClient:
+        forward = self._settings.forward
+        return await opened.enter_async_context(
             open_batch_client(
                 Endpoint(
                     region=section.region,
@@ -254,82 +201,6 @@ class Gateway:
                 concurrency=forward.concurrency,
                 call_timeout_seconds=forward.call_timeout_seconds,
             )
-        )
-        queue = ErrandQueue(client, upstream.keys, bounds=bounds)
-        forwarder = Forwarder(
-            search=JobSearch(batch=batch.errands, owners=queue),
-            store=RedisStore(client, upstream.keys, pace=upstream.pace, bounds=bounds, confirmer=confirmer),
-            batch=batch,
-            wakeup=upstream.hints,
-            journal=upstream.journal,
-            max_attempts=forward.max_attempts,
-            lease_seconds=forward.lease_seconds,
-            call_timeout_seconds=forward.call_timeout_seconds,
-            concurrency=forward.concurrency,
-        )
-        errands = Errands(
-            store=queue,
-            batch=batch.errands,
-            journal=upstream.journal,
-            concurrency=ERRAND_CONNECTIONS,
-            lease_seconds=forward.lease_seconds,
-        )
-        return [
-            forwarder,
-            errands,
-            StatusReport(upstream=section.name, store=upstream.store, log=self._log),
-            IndexSweep(upstream.index, retention_seconds=bounds.retention_seconds),
-            SelfAudit(upstream=section.name, store=StoreAudit(client, upstream.keys, bounds=bounds), log=self._log),
-        ]
-
-    def _app(self, upstreams: list[OpenUpstream], outlooks: dict[str, Outlook], rules: ShareRules) -> web.Application:
-        http = self._settings.http
-        routes = Routes([one.upstream for one in upstreams])
-        stores = {one.upstream.tag: one.store for one in upstreams}
-        intake = Intake(
-            routes=routes,
-            stores=stores,
-            outlooks=outlooks,
-            rules=rules,
-            duplicates=http.duplicates,
-            require_token=http.require_token,
-        )
-        lookup = Lookup(
-            routes=routes,
-            stores={one.upstream.tag: one.index for one in upstreams},
-            hints={one.upstream.tag: one.hints for one in upstreams},
-            draining=self._draining,
-        )
-        changes = Changes(
-            routes=routes,
-            lookup=lookup,
-            stores={one.upstream.tag: one.changes for one in upstreams},
-            journals={one.upstream.tag: one.journal for one in upstreams},
-        )
-        decoder = Decoder(
-            queue_name=lambda queue: routes.resolve(queue)[1],
-            payload_check=TrainingJobCheck(),
-            policy=http.payload_check,
-        )
-        return make_app(
-            intake=intake,
-            lookup=lookup,
-            changes=changes,
-            explainer=Explainer(
-                shares=stores,
-                upstreams=stores,
-                denials={one.upstream.tag: one.index for one in upstreams},
-                outlooks=outlooks,
-            ),
-            decoder=decoder,
-            authenticator=NoAuthentication(),
-            queue_routes=routes,
-            share_rules=rules,
-            share_stores=stores,
-            upstream_stores=stores,
-            log=self._log,
-            draining=self._draining,
-            missing=self._missing,
         )
 
     async def _listen(self, opened: AsyncExitStack, app: web.Application) -> int:
@@ -347,19 +218,6 @@ class Gateway:
         await site.start()
         port: int = runner.addresses[0][1]
         return port
-
-    def _bounds(self) -> StoreBounds:
-        store, forward = self._settings.store, self._settings.forward
-        return StoreBounds(
-            max_queued=store.max_queued,
-            max_queued_bytes=store.max_queued_bytes,
-            max_shares_per_queue=forward.max_shares_per_queue,
-            retention_seconds=store.retention_seconds,
-            alias_retention_seconds=store.alias_retention_seconds,
-            lease_seconds=forward.lease_seconds,
-            max_attempts=forward.max_attempts,
-            attempt_window_seconds=forward.attempt_window_seconds,
-        )
 
     async def _tell_of_moves(self, connections: Connections, upstreams: list[OpenUpstream]) -> None:
         """What `gateway check` refuses is loud here, and no more: a gateway that does not start takes nothing."""
@@ -380,34 +238,3 @@ class Gateway:
             version=version("batch-gateway"),
             record_version=VERSION_WRITTEN,
         )
-
-
-def _upstream(section: UpstreamSettings) -> Upstream:
-    return Upstream(
-        name=section.name,
-        region=section.region,
-        account=section.account,
-        rate=section.rate,
-        burst=section.burst,
-        submission_tag=section.submission_tag,
-        queues=section.queues,
-    )
-
-
-def _share_rules(settings: Settings) -> ShareRules:
-    return ShareRules(
-        [
-            ShareRule(
-                queue=one.queue,
-                share=one.share,
-                limits=ShareLimits(
-                    rate=one.rate,
-                    burst=one.burst,
-                    weight=one.weight,
-                    max_queued=one.max_queued,
-                    over_limit=one.over_limit,
-                ),
-            )
-            for one in settings.share
-        ]
-    )

@@ -156,7 +156,7 @@ class UpstreamSettings(_Section):
     account: Annotated[str, AfterValidator(_like(r"[0-9]{12}", 'must be twelve digits in quotes: "123456789012"'))]
     rate: Annotated[float, Field(ge=1e-3, le=10_000)] = 5.0
     burst: Annotated[int, Field(ge=1, le=1000)] = 1
-    describe_rate: Annotated[float, Field(gt=0)] = 30.0
+    describe_rate: Annotated[float, Field(ge=1e-3, le=10_000)] = 30.0
     queues: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
     endpoint_url: str | None = None
     role_arn: Annotated[str, AfterValidator(_like(_ROLE_ARN, _ROLE_ARN_SENTENCE))] | None = None
@@ -218,7 +218,7 @@ class Settings(_Section):
 
 
 # Named by the design and without effect yet.
-NOT_BUILT = ("http.wait_seconds", "http.trusted_proxies", "auth.secrets_file")
+NOT_BUILT = ("http.trusted_proxies", "auth.secrets_file")
 
 
 def without_effect(settings: Settings) -> list[str]:
@@ -231,9 +231,6 @@ def without_effect(settings: Settings) -> list[str]:
             notes.append(f"{name} has no effect yet")
     if settings.store.replicas != 1 and settings.store.durability != "replicated":
         notes.append(f"store.replicas has no effect: store.durability is {settings.store.durability}")
-    for number, upstream in enumerate(settings.upstream):
-        if upstream.describe_rate != UpstreamSettings.model_fields["describe_rate"].default:
-            notes.append(f"upstream.{number}.describe_rate has no effect yet")
     for number, share in enumerate(settings.share):
         if not any(fnmatchcase(share.queue, glob) for one in settings.upstream for glob in one.queues):
             notes.append(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from gateway.emulator import Emulator, LedgerEntry
+
 START_SECONDS = 20.0
 
 
@@ -52,6 +54,11 @@ class GatewayProcess:
     def terminate(self, seconds: float = 30.0) -> int:
         self.process.terminate()
         return self.process.wait(seconds)
+
+
+def submits(emulator: Emulator) -> list[LedgerEntry]:
+    """The calls of SubmitServiceJob; Batch is asked for its queues, too, and of its jobs."""
+    return [call for call in emulator.ledger() if call.operation == "SubmitServiceJob"]
 
 
 @contextmanager

@@ -273,14 +273,14 @@ def test_what_is_set_without_effect_is_noted_and_no_error(tmp_path: Path) -> Non
         + """
 queues = ["train*"]
 [http]
-wait_seconds = 3
+trusted_proxies = ["10.0.0.0/8"]
 [[share]]
 queue = "other"
 share = "s"
 """,
     )
     notes = without_effect(settings)
-    assert [note.split()[0] for note in notes] == ["http.wait_seconds", "share.0"]
+    assert [note.split()[0] for note in notes] == ["http.trusted_proxies", "share.0"]
     assert without_effect(loaded(tmp_path, DESIGN)) == []
 
 

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.api import batches, docs, edits, explanations, health, keys, lists, shares, submissions, upstreams
+from gateway.api import (
+    batch_face,
+    batches,
+    docs,
+    edits,
+    explanations,
+    health,
+    keys,
+    lists,
+    shares,
+    submissions,
+    upstreams,
+)
 from gateway.api.middleware import middlewares
 
 if TYPE_CHECKING:
@@ -18,8 +30,11 @@ if TYPE_CHECKING:
     from gateway.core.changes import Changes
     from gateway.core.explanation import Explainer
     from gateway.core.intake import Intake
+    from gateway.core.job_listing import JobListing
     from gateway.core.lookup import Lookup
     from gateway.core.ports import Log, ShareStore, UpstreamStore
+    from gateway.core.queue_reads import QueueReads
+    from gateway.core.service_jobs import ServiceJobs
     from gateway.core.share import ShareRules
     from gateway.core.upstream import Routes
 
@@ -35,6 +50,10 @@ def make_app(
     lookup: Lookup,
     changes: Changes,
     explainer: Explainer,
+    service_jobs: ServiceJobs,
+    job_listing: JobListing,
+    queue_reads: QueueReads,
+    wait_seconds: float,
     decoder: Decoder,
     authenticator: Authenticator,
     queue_routes: Routes,
@@ -45,12 +64,19 @@ def make_app(
     missing: Callable[[], list[str]],
     draining: asyncio.Event | None = None,
 ) -> web.Application:
-    """`missing` says what readiness lacks now, in sentences; `share_stores` and `upstream_stores` are by tag."""
+    """`wait_seconds` is how long SubmitServiceJob may hold its answer; `missing` says what readiness lacks now.
+
+    `share_stores` and `upstream_stores` are by tag.
+    """
     app = web.Application(middlewares=middlewares(), client_max_size=MAX_BODY_BYTES)
     app[keys.INTAKE] = intake
     app[keys.LOOKUP] = lookup
     app[keys.CHANGES] = changes
     app[keys.EXPLAINER] = explainer
+    app[keys.SERVICE_JOBS] = service_jobs
+    app[keys.JOB_LISTING] = job_listing
+    app[keys.QUEUE_READS] = queue_reads
+    app[keys.WAIT_SECONDS] = wait_seconds
     app[keys.DECODER] = decoder
     app[keys.AUTHENTICATOR] = authenticator
     app[keys.ROUTES] = queue_routes
@@ -61,6 +87,6 @@ def make_app(
     app[keys.MISSING] = missing
     app[keys.DRAINING] = draining or asyncio.Event()
     app[keys.MAX_REQUESTS] = MAX_REQUESTS
-    for module in (submissions, batches, lists, edits, explanations, shares, upstreams, health, docs):
+    for module in (batch_face, submissions, batches, lists, edits, explanations, shares, upstreams, health, docs):
         app.add_routes(module.routes())
     return app

@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 BODY_SECONDS = 10.0
 
 
-async def json_object(request: web.Request) -> dict[str, Any]:
-    """The body as an object. Raises MalformedError and NotJsonError."""
+async def json_object(request: web.Request, *, any_type: bool = False) -> dict[str, Any]:
+    """The body as an object; `any_type` takes it whatever the content type says.
+
+    Raises MalformedError and NotJsonError.
+    """
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await request.read()
     except TimeoutError:
         raise MalformedError(f"The body did not come within {BODY_SECONDS:.0f} seconds.") from None
-    value = parse_json(body, request.content_type)
+    value = parse_json(body, "application/json" if any_type else request.content_type)
     if not isinstance(value, dict):
         raise MalformedError("The body must be a JSON object.")
     return value

@@ -128,8 +128,11 @@ class Decoder:
         self._payload_check = payload_check
         self._policy = policy
 
-    def request(self, body: Any, header_token: str | None = None) -> SubmissionRequest:
-        """Raises InvalidSubmissionError with all that is wrong, MalformedError where the body is no JSON object."""
+    def request(self, body: Any, header_token: str | None = None, *, text_payload: bool = False) -> SubmissionRequest:
+        """`text_payload`: the payload must be a string, as Batch has it.
+
+        Raises InvalidSubmissionError with all that is wrong, MalformedError where the body is no JSON object.
+        """
         if not isinstance(body, dict):
             raise MalformedError("The body must be a JSON object.")
         # null and {} mean absent, but in an unknown member they are a mistake like any other value
@@ -143,6 +146,8 @@ class Decoder:
         findings += _exclusive_shares(body)
         queue = self._queue(body.get("jobQueue"), findings)
         text, payload, warnings = self._payload(body.get("serviceRequestPayload"), findings)
+        if text_payload and not isinstance(body.get("serviceRequestPayload", ""), str):
+            findings.append(Finding(pointer="/serviceRequestPayload", detail="must be a string that holds JSON"))
         token = _token(body.get("clientToken"), header_token, findings)
         if findings or model is None:
             raise InvalidSubmissionError(_summary(findings), findings=sorted(findings, key=lambda one: one.pointer))

@@ -85,6 +85,12 @@ async def resolve(request: web.Request) -> web.Response:
 
 
 async def _answer(request: web.Request, submission: Submission, change: str, status: int) -> web.Response:
+    tell_changed(request, submission, change)
+    return web.json_response(encode(await request.app[INTAKE].with_forecast(submission)), status=status)
+
+
+def tell_changed(request: web.Request, submission: Submission, change: str) -> None:
+    """For the canonical line, and a line of its own."""
     tell_about(request, submission)
     request.app[LOG].info(
         "submission_changed",
@@ -95,4 +101,3 @@ async def _answer(request: web.Request, submission: Submission, change: str, sta
         change=change,
         state=submission.state,
     )
-    return web.json_response(encode(await request.app[INTAKE].with_forecast(submission)), status=status)

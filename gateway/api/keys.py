@@ -14,8 +14,11 @@ from gateway.core.caller import Caller
 from gateway.core.changes import Changes
 from gateway.core.explanation import Explainer
 from gateway.core.intake import Intake
+from gateway.core.job_listing import JobListing
 from gateway.core.lookup import Lookup
 from gateway.core.ports import Log, ShareStore, UpstreamStore
+from gateway.core.queue_reads import QueueReads
+from gateway.core.service_jobs import ServiceJobs
 from gateway.core.share import ShareRules
 from gateway.core.upstream import Routes
 
@@ -50,6 +53,10 @@ ROUTES = web.AppKey("routes", Routes)
 SHARE_RULES = web.AppKey("share_rules", ShareRules)
 SHARES: web.AppKey[Mapping[str, ShareStore]] = web.AppKey("shares")
 UPSTREAMS: web.AppKey[Mapping[str, UpstreamStore]] = web.AppKey("upstreams")
+SERVICE_JOBS = web.AppKey("service_jobs", ServiceJobs)
+JOB_LISTING = web.AppKey("job_listing", JobListing)
+QUEUE_READS = web.AppKey("queue_reads", QueueReads)
+WAIT_SECONDS = web.AppKey("wait_seconds", float)
 LOG = web.AppKey("log", Log)
 MISSING: web.AppKey[Callable[[], list[str]]] = web.AppKey("missing")
 DRAINING = web.AppKey("draining", asyncio.Event)

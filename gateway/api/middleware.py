@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from gateway.api import problems
+from gateway.api import batch_errors, problems
 from gateway.api.keys import AUTHENTICATOR, CALLER, DRAINING, LOG, MAX_REQUESTS, REQUEST_ID, TRACEPARENT, Told
 from gateway.core.errors import GatewayError, MalformedError, TooManyRequestsError
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # W3C Trace Context, version 00 and those that extend it; all-zero ids are invalid.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+# An invocation's UUID; `attempt=2; max=5`, with a `ttl` at times.
+_SDK_VALUE = re.compile(r"[\x20-\x7e]{1,128}")
 
 _SERVER_ERROR = 500
 _QUIET = frozenset({"/livez", "/readyz"})
@@ -43,6 +45,8 @@ async def canonical_line(request: web.Request, handler: Handler) -> web.StreamRe
         response = await handler(request)
         status = response.status
         response.headers["X-Request-Id"] = request[REQUEST_ID]
+        if batch_errors.is_spoken_at(request.method, request.path):
+            response.headers["x-amzn-RequestId"] = request[REQUEST_ID]
         if request.app[DRAINING].is_set():
             response.force_close()  # else a balancer sends its next request into a connection that is going away
         return response
@@ -96,6 +100,8 @@ async def caller_known(request: web.Request, handler: Handler) -> web.StreamResp
 
 def _problem(request: web.Request, error: GatewayError) -> web.Response:
     request[Told.KEY].problem = problems.slug_of(error)
+    if batch_errors.is_spoken_at(request.method, request.path):
+        return batch_errors.response_of(error)
     return problems.response_of(error)
 
 
@@ -120,4 +126,12 @@ def _write_line(request: web.Request, told: Told, status: int, began: float) -> 
         replayed=told.replayed,
         items=told.items,
         accepted=told.accepted,
+        amz_sdk_invocation_id=_sdk_header(request, "amz-sdk-invocation-id"),
+        amz_sdk_request=_sdk_header(request, "amz-sdk-request"),
     )
+
+
+def _sdk_header(request: web.Request, name: str) -> str | None:
+    """Which call of an AWS SDK this is, and which of its tries: None for anything that is neither."""
+    value = request.headers.get(name, "")
+    return value if _SDK_VALUE.fullmatch(value) else None

@@ -16,6 +16,8 @@ CONTENT_TYPE = "application/problem+json"
 # The first class that fits has it, so kinds stand before what they are kinds of.
 TABLE: dict[type[errors.GatewayError], tuple[str, int]] = {
     errors.MalformedError: ("malformed", 400),
+    errors.UpstreamRefusedError: ("upstream-refused", 400),
+    errors.UpstreamDeniedError: ("upstream-denied", 403),
     errors.ForbiddenError: ("forbidden", 403),
     errors.NotFoundError: ("not-found", 404),
     errors.MethodNotAllowedError: ("method-not-allowed", 405),
@@ -29,9 +31,11 @@ TABLE: dict[type[errors.GatewayError], tuple[str, int]] = {
     errors.InvalidChangeError: ("invalid-change", 422),
     errors.RateLimitedError: ("rate-limited", 429),
     errors.TooManySharesError: ("too-many-shares", 429),
+    errors.TooManyReadsError: ("too-many-reads", 429),
     errors.TooManyRequestsError: ("too-many-requests", 429),
     errors.BacklogFullError: ("backlog-full", 503),
     errors.DeadlineUnreachableError: ("deadline-unreachable", 503),
+    errors.UpstreamUnavailableError: ("upstream-unavailable", 503),
     errors.NotAcceptingError: ("not-accepting", 503),
     errors.DurabilityUnconfirmedError: ("durability-unconfirmed", 503),
     errors.StoreUnavailableError: ("store-unavailable", 503),
@@ -43,7 +47,7 @@ TABLE: dict[type[errors.GatewayError], tuple[str, int]] = {
 def problem_of(error: errors.GatewayError) -> dict[str, Any]:
     """The problem's members: `type`, `title`, `status`, `detail`, and what this kind of error adds."""
     slug, status = _row_of(error)
-    body: dict[str, Any] = {"type": f"/problems/{slug}", "title": _title(error), "status": status}
+    body: dict[str, Any] = {"type": f"/problems/{slug}", "title": title_of(error), "status": status}
     if error.detail:
         body["detail"] = error.detail
     if error.findings:
@@ -68,12 +72,16 @@ def problem_of(error: errors.GatewayError) -> dict[str, Any]:
 def response_of(error: errors.GatewayError) -> web.Response:
     body = problem_of(error)
     return web.Response(
-        text=json.dumps(body), status=body["status"], content_type=CONTENT_TYPE, headers=_headers(error)
+        text=json.dumps(body), status=body["status"], content_type=CONTENT_TYPE, headers=headers_of(error)
     )
 
 
 def slug_of(error: errors.GatewayError) -> str:
     return _row_of(error)[0]
+
+
+def status_of(error: errors.GatewayError) -> int:
+    return _row_of(error)[1]
 
 
 def of_framework(error: web.HTTPException) -> errors.GatewayError | None:
@@ -88,7 +96,8 @@ def of_framework(error: web.HTTPException) -> errors.GatewayError | None:
     return errors.MalformedError(error.reason) if error.status in range(400, 500) else None
 
 
-def _headers(error: errors.GatewayError) -> dict[str, str]:
+def headers_of(error: errors.GatewayError) -> dict[str, str]:
+    """What a refusal says beside its body: when to come back, and the limits."""
     headers = {}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(whole_seconds(error.retry_after_seconds))
@@ -112,7 +121,7 @@ def _row_of(error: errors.GatewayError) -> tuple[str, int]:
     return next(row for kind, row in TABLE.items() if isinstance(error, kind))
 
 
-def _title(error: errors.GatewayError) -> str:
+def title_of(error: errors.GatewayError) -> str:
     return (type(error).__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 

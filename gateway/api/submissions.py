@@ -47,7 +47,7 @@ async def submit(request: web.Request) -> web.Response:
     asked = request.app[DECODER].request(body, header_token)
     if _dry_run(request):
         return await _checked(request, asked)
-    accepted = await _accept(request, asked, deadline)
+    accepted = await accept(request, asked, deadline)
     submission = accepted.submission
     if wait_seconds and submission.state is State.QUEUED:
         with suppress(StoreUnavailableError):  # it is accepted: a store that goes away now takes nothing back
@@ -94,7 +94,8 @@ async def _checked(request: web.Request, asked: SubmissionRequest) -> web.Respon
     return web.json_response(body)
 
 
-async def _accept(request: web.Request, asked: SubmissionRequest, deadline: datetime | None) -> Accepted:
+async def accept(request: web.Request, asked: SubmissionRequest, deadline: datetime | None = None) -> Accepted:
+    """Into the store, for every face; the canonical line hears of it. Raises what `Intake.submit` raises."""
     told = request[Told.KEY]
     told.share = str(asked.share)
     try:

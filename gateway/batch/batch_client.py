@@ -17,6 +17,7 @@ from aiobotocore.session import get_session
 from gateway.batch.answers import name_in
 from gateway.batch.credentials import ChainCredentials, session_as, session_with
 from gateway.batch.failures import answer_of
+from gateway.batch.reads import READ_CONNECTIONS, OperationClient
 from gateway.batch.reconcile import ERRAND_CONNECTIONS, ErrandClient
 from gateway.core.attempt import Answer, AnswerKind
 
@@ -53,13 +54,15 @@ class _NoRedirects(AIOHTTPSession):  # type: ignore[misc]
 class BatchClient:
     """The core's BatchCalls. Never raises for what the network or Batch does.
 
-    `errands` are its ErrandCalls, through the same client: whoever is called, and as whom, is one.
+    `errands` are its ErrandCalls and `operations` its OperationCalls, through the same client: whoever is called, and
+    as whom, is one.
     """
 
     def __init__(self, client: Any, *, call_timeout_seconds: float) -> None:
         self._client = client
         self._call_timeout_seconds = call_timeout_seconds
         self.errands = ErrandClient(client, call_timeout_seconds=call_timeout_seconds)
+        self.operations = OperationClient(client, call_timeout_seconds=call_timeout_seconds)
 
     async def submit(self, request: bytes) -> Answer:
         try:
@@ -74,7 +77,7 @@ class BatchClient:
 async def open_batch_client(
     endpoint: Endpoint, *, concurrency: int, call_timeout_seconds: float
 ) -> AsyncIterator[BatchClient]:
-    """A client that is ready for so many submissions at a time, and for errands beside them.
+    """A client that is ready for so many submissions at a time, and for errands and reads beside them.
 
     Making it calls nobody and blocks the loop for about 100 ms, with a role 200: do it before serving.
     """
@@ -82,7 +85,7 @@ async def open_batch_client(
         region_name=endpoint.region,
         connect_timeout=min(CONNECT_SECONDS, call_timeout_seconds),
         read_timeout=call_timeout_seconds,
-        max_pool_connections=concurrency + ERRAND_CONNECTIONS,
+        max_pool_connections=concurrency + ERRAND_CONNECTIONS + READ_CONNECTIONS,
         retries={"total_max_attempts": 1},  # the gateway owns the retries
         http_session_cls=_NoRedirects,
         connector_args={"keepalive_timeout": KEEPALIVE_SECONDS},

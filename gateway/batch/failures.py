@@ -7,11 +7,17 @@ something is unclear.
 from __future__ import annotations
 
 import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import aiohttp
 from botocore import exceptions as boto
 
 from gateway.core.attempt import Answer, AnswerKind
+from gateway.core.reconcile import CallFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Codes that AWS services use for "slow down" (FACTS.md has Batch's own, outside its model).
 THROTTLING_CODES = frozenset(
@@ -52,7 +58,18 @@ CREDENTIAL_CODES = frozenset(
 DENIED_CODES = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "NotAuthorized"})
 # What we call of Batch. An error of any other operation comes from the chain of credentials, which calls STS and SSO.
 BATCH_OPERATIONS = frozenset(
-    {"SubmitServiceJob", "ListServiceJobs", "DescribeServiceJob", "TerminateServiceJob", "UpdateServiceJob"}
+    {
+        "SubmitServiceJob",
+        "ListServiceJobs",
+        "DescribeServiceJob",
+        "TerminateServiceJob",
+        "UpdateServiceJob",
+        "DescribeJobQueues",
+        "DescribeSchedulingPolicies",
+        "GetJobQueueSnapshot",
+        "ListQuotaShares",
+        "DescribeQuotaShare",
+    }
 )
 # A refusal that passes by itself (FACTS.md, "What goes wrong in the field").
 TRANSIENT_WORDS = "Failed to create shareIdentifier"
@@ -90,6 +107,20 @@ def answer_of(error: BaseException) -> Answer:
     if kind is AnswerKind.UNCLEAR and isinstance(error, boto.EndpointConnectionError):
         return Answer(kind=kind, code="ConnectionLost", message="The connection was lost after the request was sent.")
     return Answer(kind=kind, code=type(error).__name__, message=_first_line(error))
+
+
+@contextmanager
+def failing_as_calls_do() -> Iterator[None]:
+    """For calls that make no job: whatever failed, an answer that makes no sense among it, they may be made again.
+
+    Raises CallFailedError.
+    """
+    try:
+        yield
+    except CallFailedError:
+        raise
+    except Exception as error:
+        raise CallFailedError(answer_of(error)) from error
 
 
 def _kind_of(error: BaseException) -> AnswerKind:

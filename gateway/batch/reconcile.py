@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gateway.batch.answers import MalformedAnswerError, name_in
-from gateway.batch.failures import answer_of
-from gateway.core.reconcile import CallFailedError, Candidate, NamedJobs
+from gateway.batch.failures import failing_as_calls_do
+from gateway.core.reconcile import Candidate, NamedJobs
 from gateway.core.submission import SUBMISSION_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
 # Connections beyond those that submissions have, and how many errands a process has in hand: nothing here waits for a
@@ -45,7 +44,7 @@ class ErrandClient:
         """The jobs with the frozen request's queue and name created since then; of more than 3,000 not all."""
         since_ms = since.timestamp() * 1000
         found: list[str] = []
-        with _failing_as_calls_do():
+        with failing_as_calls_do():
             asked = json.loads(request)
             query = {"jobQueue": asked["jobQueue"], "filters": [{"name": "JOB_NAME", "values": [asked["jobName"]]}]}
             for _ in range(MAX_PAGES):
@@ -59,7 +58,7 @@ class ErrandClient:
         return _named(found, complete=False)
 
     async def candidate(self, job_id: str) -> Candidate:
-        with _failing_as_calls_do():
+        with failing_as_calls_do():
             job = await self._call(self._client.describe_service_job, jobId=job_id)
             if job.get("jobId") != job_id:
                 raise MalformedAnswerError("Batch described another job than it was asked for.")
@@ -69,11 +68,11 @@ class ErrandClient:
             return Candidate(job_id=job_id, job_arn=name_in(job, "jobArn"), submission=submission)
 
     async def terminate(self, job_id: str, reason: str) -> None:
-        with _failing_as_calls_do():
+        with failing_as_calls_do():
             _check_origin(await self._call(self._client.terminate_service_job, jobId=job_id, reason=reason))
 
     async def update(self, job_id: str, priority: int) -> None:
-        with _failing_as_calls_do():
+        with failing_as_calls_do():
             _check_origin(await self._call(self._client.update_service_job, jobId=job_id, schedulingPriority=priority))
 
     async def _call(self, operation: Any, **params: Any) -> dict[str, Any]:
@@ -85,15 +84,6 @@ class ErrandClient:
 def _named(ids: Sequence[str], *, complete: bool = True) -> NamedJobs:
     """Pages move on while jobs are made: one may have been on two."""
     return NamedJobs(ids=list(dict.fromkeys(ids)), complete=complete)
-
-
-@contextmanager
-def _failing_as_calls_do() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        # none of these calls makes a job: whatever failed, an answer that makes no sense among it, ask again later
-        raise CallFailedError(answer_of(error)) from error
 
 
 def _check_origin(answer: dict[str, Any]) -> None:

@@ -153,6 +153,34 @@ class TooManyRequestsError(GatewayError):
     retry_after_seconds = 1.0
 
 
+class TooManyReadsError(TooManyRequestsError):
+    """Batch is asked as often as it may be."""
+
+    def __init__(self, detail: str = "Too many ask Batch at once, and nothing is known of this one yet.") -> None:
+        super().__init__(detail)
+
+
+class UpstreamRefusedError(GatewayError):
+    """Batch refuses this."""
+
+    def __init__(self, detail: str, *, code: str = "ClientException") -> None:
+        """`code` is Batch's error code."""
+        super().__init__(detail)
+        self.code = code
+
+
+class UpstreamDeniedError(GatewayError):
+    """The gateway's own role may not do this at Batch."""
+
+
+class UpstreamUnavailableError(GatewayError):
+    """Batch does not answer this now."""
+
+    def __init__(self, detail: str, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class DeadlineUnreachableError(GatewayError):
     """The submission cannot be forwarded by its deadline."""
 

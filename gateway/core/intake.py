@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
@@ -20,6 +20,7 @@ from gateway.core.errors import (
 )
 from gateway.core.identity import TAG_CHARACTERS, ClientToken, batch_token, fingerprint, submission_id
 from gateway.core.ports import Expected
+from gateway.core.queue_check import Judgement
 from gateway.core.submission import (
     MAX_REQUEST_BYTES,
     SUBMISSION_TAG,
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from gateway.core.caller import Caller
-    from gateway.core.identity import Fingerprint
+    from gateway.core.identity import Fingerprint, SubmissionId
     from gateway.core.outlook import Outlook
     from gateway.core.ports import Admission, AdmissionStore
+    from gateway.core.queue_check import QueueCheck
     from gateway.core.share import ShareRules
     from gateway.core.upstream import Routes, Upstream
 
@@ -50,15 +52,23 @@ Duplicates = Literal["replay", "reject"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A submission that is in the store, and whether this request put it there."""
+    """A submission that is in the store, and whether this request put it there.
+
+    `at_once`: nothing was ahead of it then, and the pace had room for a call.
+    """
 
     submission: Submission
     replayed: bool
     remaining: int | None = None
+    at_once: bool = False
 
 
 class Intake:
-    """The one way in for every face of the gateway. `stores` and `outlooks` are by the upstream's tag."""
+    """The one way in for every face of the gateway.
+
+    `stores`, `outlooks` and `queue_checks` are by the upstream's tag; queues of an upstream without a check are not
+    checked.
+    """
 
     def __init__(
         self,
@@ -67,6 +77,7 @@ class Intake:
         stores: Mapping[str, AdmissionStore],
         outlooks: Mapping[str, Outlook],
         rules: ShareRules,
+        queue_checks: Mapping[str, QueueCheck] | None = None,
         duplicates: Duplicates = "replay",
         require_token: bool = False,
     ) -> None:
@@ -74,6 +85,7 @@ class Intake:
         self._stores = stores
         self._outlooks = outlooks
         self._rules = rules
+        self._queue_checks = queue_checks or {}
         self._duplicates = duplicates
         self._require_token = require_token
 
@@ -94,7 +106,9 @@ class Intake:
         """
         upstream, _ = self._routes.resolve(request.members["jobQueue"])
         new = self._prepared(request, upstream, caller, traceparent=traceparent, deadline=deadline)
+        judgement = await self._judgement(upstream, new)
         try:
+            new = _as_judged(new, judgement, known=await self._is_known(upstream, new, judgement))
             expected = await self._expected(upstream, new) if deadline else None
             admission = await self._stores[upstream.tag].admit(new, self._rules.limits(new.share), expected)
         except StoreUnavailableError as error:
@@ -132,10 +146,11 @@ class Intake:
         """
         upstream, _ = self._routes.resolve(request.members["jobQueue"])
         new = self._prepared(request, upstream, caller)
+        judgement = await self._judgement(upstream, new)
         known = await self._stores[upstream.tag].get(new.submission_id)
         if known is not None and known.fingerprint.total != new.fingerprint.total:
             raise TokenReusedError(known.fingerprint.differing(new.fingerprint), known)
-        return new
+        return _as_judged(new, judgement, known=known is not None)
 
     async def with_forecast(self, submission: Submission) -> Submission:
         """With `estimated_forward_at` where it is queued and that can be said."""
@@ -148,13 +163,14 @@ class Intake:
         upstream = next(one for one in self._routes if one.tag == tag)
         found: list[tuple[int, Accepted | Exception]] = []
         try:
+            line, found = await self._judged(upstream, line)
             asked = [
                 (new, self._rules.limits(new.share), await self._expected(upstream, new) if new.deadline else None)
                 for _, new in line
             ]
-            admissions = await self._stores[tag].admit_many(asked)
+            admissions = await self._stores[tag].admit_many(asked) if asked else []
         except StoreUnavailableError as error:
-            return [(number, error.about(new.submission_id, new.client_token)) for number, new in line]
+            return [*found, *((number, error.about(new.submission_id, new.client_token)) for number, new in line)]
         for (number, new), admission in zip(line, admissions, strict=True):
             try:
                 found.append((number, self._accepted(new, admission)))
@@ -163,6 +179,41 @@ class Intake:
             except GatewayError as error:
                 found.append((number, error))
         return found
+
+    async def _judgement(self, upstream: Upstream, new: NewSubmission) -> Judgement:
+        check = self._queue_checks.get(upstream.tag)
+        return await check.judge(new.share, new.share_kind) if check else Judgement()
+
+    async def _is_known(self, upstream: Upstream, new: NewSubmission, judgement: Judgement) -> bool:
+        """Looked up only where that decides: who repeats is not refused for what has changed since."""
+        if not judgement.refused or new.token_generated:
+            return False
+        return await self._stores[upstream.tag].get(new.submission_id) is not None
+
+    async def _judged(
+        self, upstream: Upstream, line: Sequence[tuple[int, NewSubmission]]
+    ) -> tuple[list[tuple[int, NewSubmission]], list[tuple[int, Accepted | Exception]]]:
+        """Those that go on to the store, and what became of the others."""
+        check = self._queue_checks.get(upstream.tag)
+        if check is None:
+            return list(line), []
+        judgements = await check.judge_many([(new.share, new.share_kind) for _, new in line])
+        going: list[tuple[int, NewSubmission]] = []
+        ended: list[tuple[int, Accepted | Exception]] = []
+        before: set[SubmissionId] = set()
+        for (number, new), judgement in zip(line, judgements, strict=True):
+            if isinstance(judgement, Exception):
+                ended.append((number, judgement))
+                continue
+            # after one with its token it is a repeat, or another request under that token: the store tells
+            known = new.submission_id in before or await self._is_known(upstream, new, judgement)
+            try:
+                going.append((number, _as_judged(new, judgement, known=known)))
+            except InvalidSubmissionError as error:
+                ended.append((number, error))
+            else:
+                before.add(new.submission_id)
+        return going, ended
 
     def _accepted(self, new: NewSubmission, admission: Admission | Exception) -> Accepted:
         """Raises the refusal, and TokenReusedError and DuplicateRequestError."""
@@ -174,7 +225,12 @@ class Intake:
                 raise TokenReusedError(submission.fingerprint.differing(new.fingerprint), submission)
             if self._duplicates == "reject":
                 raise DuplicateRequestError(submission)
-        return Accepted(submission=submission, replayed=admission.known, remaining=admission.remaining)
+        return Accepted(
+            submission=submission,
+            replayed=admission.known,
+            remaining=admission.remaining,
+            at_once=admission.at_once,
+        )
 
     async def _expected(self, upstream: Upstream, new: NewSubmission) -> Expected | None:
         """For the position that it would have now; who comes before it meanwhile, the store knows."""
@@ -233,6 +289,13 @@ class Intake:
             traceparent=traceparent,
             deadline=deadline,
         )
+
+
+def _as_judged(new: NewSubmission, judgement: Judgement, *, known: bool) -> NewSubmission:
+    """With what could not be checked among its warnings. Raises InvalidSubmissionError for one that is not known."""
+    if judgement.refused and not known:
+        raise InvalidSubmissionError("Its queue does not take this submission; see errors.", findings=judgement.refused)
+    return replace(new, warnings=(*new.warnings, *judgement.warnings)) if judgement.warnings else new
 
 
 def _check_as_sent(request: SubmissionRequest, frozen: bytes, added_tags: Mapping[str, str]) -> None:

@@ -48,6 +48,21 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """What an id stands for: a submission, or only a job of Batch's, of the upstream or of any where that is None.
+
+    `as_submission` is the id in the gateway's own form, where it was asked for by that one. A job that is `foreign` was
+    never the gateway's, as far as it remembers.
+    """
+
+    submission: Submission | None = None
+    job_id: str | None = None
+    upstream: Upstream | None = None
+    as_submission: SubmissionId | None = None
+    foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """Submissions, newest first; `after` is where the next page begins, None at the end."""
 
@@ -79,6 +94,38 @@ class Lookup:
                 return found
         raise NotFoundError(f"No submission {wanted[:256]} is known here.{await self._trace(wanted, caller)}")
 
+    async def locate(self, wanted: str, caller: Caller) -> Located:
+        """As `find`, and for operators also what has no record here any more or never had one.
+
+        Raises NotFoundError: for what is not the caller's, and for what can be no job's id.
+        """
+        arn = _JOB_ARN.fullmatch(wanted)
+        bare = arn["id"] if arn else wanted
+        own = _submission_id(bare)
+        found = await self._by_submission_id(bare) if own else None
+        if found is not None and caller.sees(found):
+            upstream = self._routes.of(found.submission_id)
+            return Located(submission=found, job_id=found.job_id, upstream=upstream, as_submission=found.submission_id)
+        by_job = await self._by_job(wanted)
+        if by_job is not None and caller.sees(by_job):
+            upstream = self._routes.of(by_job.submission_id)
+            return Located(submission=by_job, job_id=by_job.job_id, upstream=upstream)
+        if not caller.operator or not _JOB_ID.fullmatch(bare):
+            raise NotFoundError(f"No submission or job {wanted[:256]} is known here.")
+        upstream = self._routes.of(own) if own else None
+        if own and upstream and (job_id := await self._stores[upstream.tag].job_of(own)):
+            return Located(job_id=job_id, upstream=upstream, as_submission=own)
+        return Located(job_id=bare, upstream=self._of_arn(wanted, arn), foreign=True)
+
+    def _of_arn(self, wanted: str, arn: re.Match[str] | None) -> Upstream | None:
+        """The upstream of a job's ARN, None for a bare id. Raises NotFoundError for an account or Region of others."""
+        if arn is None:
+            return None
+        for upstream in self._routes:
+            if (upstream.account, upstream.region) == (arn["account"], arn["region"]):
+                return upstream
+        raise NotFoundError(f"{wanted[:256]} is of an account or Region that this gateway does not forward to.")
+
     async def find_settled(self, submission: Submission, caller: Caller, seconds: float) -> Submission:
         """The submission once it has left `queued`; as it stands after so many seconds, or when this process drains."""
         hints = self._hints[submission.submission_id[:TAG_CHARACTERS]]
@@ -92,6 +139,23 @@ class Lookup:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), min(left, POLL_SECONDS))
                 changed.clear()
+
+    def own_arn(self, submission: Submission) -> str:
+        """The submission's ARN in the gateway's own form."""
+        upstream = self._routes.of(submission.submission_id)
+        return upstream.job_arn(submission.submission_id) if upstream else submission.submission_id
+
+    async def owns(self, job: str, caller: Caller) -> bool:
+        """Whether a job of Batch's, by its id or ARN, is of a submission that the caller sees."""
+        found = await self._by_job(job)
+        return found is not None and caller.sees(found)
+
+    async def seconds_since_settled(self, submission: Submission) -> float:
+        """By the store's clock; 0 for one that is not settled."""
+        if submission.settled_at is None:
+            return 0.0
+        now_ms = await self._stores[submission.submission_id[:TAG_CHARACTERS]].now_ms()
+        return max(0.0, now_ms / 1000 - submission.settled_at.timestamp())
 
     async def page(self, filters: Filters, caller: Caller, *, limit: int, before: Indexed | None = None) -> Page:
         """The newest submissions that fit, past `before`. Raises ValueError where the queue is none of ours.
@@ -124,21 +188,15 @@ class Lookup:
         return Page(items=items, after=before)
 
     async def _by_submission_id(self, wanted: str) -> Submission | None:
-        try:
-            canonical = SubmissionId(str(UUID(wanted)))
-        except ValueError:
-            return None
-        upstream = self._routes.of(canonical)
-        return await self._stores[upstream.tag].get(canonical) if upstream else None
+        canonical = _submission_id(wanted)
+        upstream = self._routes.of(canonical) if canonical else None
+        return await self._stores[upstream.tag].get(canonical) if canonical and upstream else None
 
     async def _trace(self, wanted: str, caller: Caller) -> str:
         """What is still known of one whose record has expired. For operators: whose it was is not."""
-        try:
-            canonical = SubmissionId(str(UUID(wanted)))
-        except ValueError:
-            return ""
-        upstream = self._routes.of(canonical) if caller.operator else None
-        job_id = await self._stores[upstream.tag].job_of(canonical) if upstream else None
+        canonical = _submission_id(wanted)
+        upstream = self._routes.of(canonical) if canonical and caller.operator else None
+        job_id = await self._stores[upstream.tag].job_of(canonical) if canonical and upstream else None
         return f" Its record has expired; Batch made job {job_id} of it." if job_id else ""
 
     async def _by_job(self, wanted: str) -> Submission | None:
@@ -195,6 +253,13 @@ class Lookup:
             wanted = [one.submission_id for one in places if one.submission_id.startswith(upstream.tag)]
             found.update(zip(wanted, await self._stores[upstream.tag].get_many(wanted), strict=True))
         return [found.get(one.submission_id) for one in places]
+
+
+def _submission_id(text: str) -> SubmissionId | None:
+    """The id as the store has it, None for what is no UUID."""
+    with suppress(ValueError):
+        return SubmissionId(str(UUID(text)))
+    return None
 
 
 def _place_of(submission: Submission) -> Indexed:

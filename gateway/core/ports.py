@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 class Admission:
     """What became of a submission at the store's door: as it stands now, and whether it was there before.
 
-    `remaining` is what the share may still send at once, None where it has no rate.
+    `remaining` is what the share may still send at once, None where it has no rate. `at_once`: nothing is ahead of it
+    and the pace has room for a call now.
     """
 
     submission: Submission
     known: bool
     remaining: int | None = None
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +160,9 @@ class LookupStore(Protocol):
 
     async def get(self, submission_id: SubmissionId) -> Submission | None: ...
     async def get_many(self, wanted: Sequence[SubmissionId]) -> list[Submission | None]: ...
+    async def now_ms(self) -> int:
+        """The store's time."""
+
     async def of_job(self, job_id: str) -> SubmissionId | None: ...
     async def job_of(self, wanted: SubmissionId) -> str | None: ...
     async def namespaces(self) -> list[str]: ...
@@ -312,6 +317,36 @@ class AuditStore(Protocol):
         """Put the round down for whoever has the next turn."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Some of what waited in a queue at one moment of the store's, in ms since 1970: newest first, with their places.
+
+    The records are as they stand in a later millisecond, None where one is gone; `more` may wait past the last place.
+    """
+
+    at_ms: int
+    places: Sequence[Indexed]
+    records: Sequence[Submission | None]
+    more: bool
+
+
+class QueueListing(Protocol):
+    """Raises StoreUnavailableError."""
+
+    async def waiting(self, queue: str, *, share: str | None, before: Indexed | None, limit: int) -> Waiting:
+        """The newest past `before`, of one share or of all; where `more` wait there may be fewer than `limit`."""
+
+    async def under_way(self, shares: Collection[Share]) -> list[Submission]:
+        """Those of the shares that are queued, and of which Batch may have a job all the same."""
+
+
+class JobOwnerStore(LookupStore, Protocol):
+    """Raises StoreUnavailableError."""
+
+    async def owners(self, job_ids: Sequence[str]) -> Mapping[str, SubmissionId]:
+        """Whose jobs these are, as far as that is known."""
+
+
 class BatchCalls(Protocol):
     """One call of SubmitServiceJob with frozen parameters; never raises for what the network or Batch does."""
 
@@ -332,6 +367,35 @@ class ErrandCalls(Protocol):
 
     async def terminate(self, job_id: str, reason: str) -> None: ...
     async def update(self, job_id: str, priority: int) -> None: ...
+
+
+class OperationCalls(Protocol):
+    """Any operation of Batch's by its name, parameters and answer as its JSON has them; one call a call.
+
+    Raises CallFailedError for whatever the network or Batch does.
+    """
+
+    async def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
+class ReadBudget(Protocol):
+    """How often Batch may be asked beside submitting and errands: one budget for the fleet."""
+
+    async def take(self) -> float:
+        """0 where a call may go now, which is counted; else the seconds until one may.
+
+        Raises StoreUnavailableError.
+        """
+
+
+class BatchReads(Protocol):
+    """What Batch tells of jobs, queues and policies: its reading operations by their names, such as ListServiceJobs.
+
+    Parameters and answers are as the operation's JSON has them. Raises CallFailedError for whatever the network or
+    Batch does.
+    """
+
+    async def read(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
 class Wakeup(Protocol):

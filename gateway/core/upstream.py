@@ -35,8 +35,15 @@ class Upstream:
 
     def job_arn(self, job_id: str) -> str:
         """The ARN of a service job here."""
+        return self._arn("service-job", job_id)
+
+    def queue_arn(self, queue: str) -> str:
+        """The ARN of the job queue of this name."""
+        return self._arn("job-queue", queue)
+
+    def _arn(self, kind: str, name: str) -> str:
         partition = next((name for prefix, name in _PARTITIONS.items() if self.region.startswith(prefix)), "aws")
-        return f"arn:{partition}:batch:{self.region}:{self.account}:service-job/{job_id}"
+        return f"arn:{partition}:batch:{self.region}:{self.account}:{kind}/{name}"
 
     @cached_property
     def tag(self) -> str:

@@ -12,6 +12,9 @@ from gateway.emulator.errors import BatchError
 NAME = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 MAX_QUOTA_SHARES = 20  # a queue, as Batch's quotas say
 
+# The policy of queues that take any share member: who looks it up finds neither kind in it.
+_ANY_POLICY = "emulator-any-share-member"
+
 # What a share that comes from the configuration is shown with: the members are required, their values play no part.
 _DEFAULT_QUOTA_SHARE: dict[str, Any] = {
     "capacityLimits": [{"maxCapacity": 1, "capacityUnit": "NUM_INSTANCES"}],
@@ -22,7 +25,7 @@ _DEFAULT_QUOTA_SHARE: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingPolicy:
-    """`body` holds either `fairsharePolicy` or `quotaSharePolicy`, as it is shown."""
+    """`body` holds either `fairsharePolicy` or `quotaSharePolicy`, as it is shown; of the kind `any` neither."""
 
     name: str
     arn: str
@@ -31,7 +34,9 @@ class SchedulingPolicy:
 
     @property
     def kind(self) -> Policy:
-        return "quota" if "quotaSharePolicy" in self.body else "fairshare"
+        if "quotaSharePolicy" in self.body:
+            return "quota"
+        return "fairshare" if "fairsharePolicy" in self.body else "any"
 
     def shown(self) -> dict[str, Any]:
         tags = {"tags": dict(self.tags)} if self.tags else {}
@@ -199,7 +204,7 @@ class Queues:
         return resources[0].tags if resources else None
 
     def _configure(self, config: QueueConfig) -> Queue:
-        policy_arn = None
+        policy_arn = self._any_policy() if config.policy == "any" else None
         if config.policy in {"fairshare", "quota"}:
             body: dict[str, Any] = (
                 {"fairsharePolicy": {"shareDecaySeconds": 0, "computeReservation": 0, "shareDistribution": []}}
@@ -214,6 +219,13 @@ class Queues:
         for share in config.quota_shares:
             self.add_quota_share(queue, share.name, state=share.state, body=_DEFAULT_QUOTA_SHARE, tags={})
         return queue
+
+    def _any_policy(self) -> str:
+        """The ARN of the one that they all have: a queue without a policy is one that takes no share member."""
+        arn = self._arns.policy(_ANY_POLICY)
+        if arn not in self._policies:
+            self.add_policy(_ANY_POLICY, {}, {})
+        return arn
 
 
 def _check_name(member: str, name: str, *, taken: bool) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from gateway.core.errors import GatewayError
+    from gateway.core.pace import PaceRules
     from gateway.core.ports import Expected
     from gateway.core.share import ShareLimits
     from gateway.core.submission import NewSubmission
@@ -45,7 +46,7 @@ MOST_A_FLUSH = 1000
 
 
 class AdmissionFlush:
-    """Writes new submissions, fifty a call of admit.lua; `rate` is the upstream's, in calls a second."""
+    """Writes new submissions, fifty a call of admit.lua."""
 
     def __init__(
         self,
@@ -54,14 +55,14 @@ class AdmissionFlush:
         scripts: Scripts,
         *,
         bounds: StoreBounds,
-        rate: float,
+        pace: PaceRules,
         confirmer: Confirmer,
     ) -> None:
         self._client = client
         self._keys = keys
         self._scripts = scripts
         self._bounds = bounds
-        self._rate = rate
+        self._pace = pace
         self._confirmer = confirmer
 
     async def __call__(self, group: Sequence[Asked]) -> list[Admission | Exception]:
@@ -78,13 +79,15 @@ class AdmissionFlush:
 
     def _call(self, part: Sequence[Asked]) -> Call:
         bounds, named = self._bounds, self._keys
-        keys = [named.upstream, named.active, named.delayed, named.deadlines, named.namespaces]
+        keys = [named.upstream, named.active, named.delayed, named.deadlines, named.namespaces, named.denied]
         args: list[Any] = [
             named.root,
             bounds.max_queued,
             bounds.max_queued_bytes,
             bounds.max_shares_per_queue,
             named.wake,
+            self._pace.rate,
+            self._pace.burst,
         ]
         for new, limits, expected in part:
             keys += [
@@ -125,14 +128,19 @@ class AdmissionFlush:
             value, rank = rest
             submission = unpack(new.submission_id, value, position=rank + 1 if rank >= 0 else None)
             return Admission(submission=submission, known=True)
-        accepted_ms, rank, remaining, due_ms = rest
+        accepted_ms, rank, remaining, due_ms, at_once = rest
         submission = queued(
             new,
             accepted_at=moment(accepted_ms),
             position=rank + 1,
             not_before=moment(due_ms) if due_ms else None,
         )
-        return Admission(submission=submission, known=False, remaining=remaining if remaining >= 0 else None)
+        return Admission(
+            submission=submission,
+            known=False,
+            remaining=remaining if remaining >= 0 else None,
+            at_once=bool(at_once),
+        )
 
     def _refusal(self, rows: list[list[bytes]]) -> GatewayError:
         limits, late_seconds = [], 0.0
@@ -149,7 +157,7 @@ class AdmissionFlush:
                     quota=int(quota),
                     window_seconds=int(window_ms) / 1000,
                     # a backlog has room again when Batch has taken one more
-                    retry_after_seconds=wait if wait >= 0 else 1 / self._rate,
+                    retry_after_seconds=wait if wait >= 0 else 1 / self._pace.rate,
                 )
             )
         if not limits:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.core.identity import SubmissionId
 from gateway.core.ports import Errand, ErrandEnd, ErrandReport, Wait
 from gateway.store.connection import store_errors
+from gateway.store.index import owners_of
 from gateway.store.records import errand_fields, unpack
 from gateway.store.redis_store import IDLE_SHARE_MS
 from gateway.store.scripts import Scripts
@@ -87,9 +88,5 @@ class ErrandQueue:
         return ErrandEnd(verdict=verdict.decode(), submission=unpack(wanted, rest[0]) if settled else None)
 
     async def owners(self, job_ids: Sequence[str]) -> Mapping[str, SubmissionId]:
-        """Whose jobs these are, as far as that is known."""
-        if not job_ids:
-            return {}
         with store_errors():
-            values = await self._client.mget([self._keys.job(job_id) for job_id in job_ids])
-        return {job_id: SubmissionId(value.decode()) for job_id, value in zip(job_ids, values, strict=True) if value}
+            return await owners_of(self._client, self._keys, job_ids)

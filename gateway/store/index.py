@@ -13,7 +13,7 @@ from gateway.store.records import hold_in
 from gateway.store.scripts import Scripts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from redis.asyncio import Redis
 
@@ -52,6 +52,10 @@ class SubmissionIndex:
         with store_errors():
             job_id = await self._client.get(self._keys.alias(wanted))
         return job_id.decode() if job_id else None
+
+    async def owners(self, job_ids: Sequence[str]) -> Mapping[str, SubmissionId]:
+        with store_errors():
+            return await owners_of(self._client, self._keys, job_ids)
 
     async def denied_until(self, wanted: SubmissionId) -> datetime | None:
         """When the submission's queue and role, which IAM denies, are tried again; None where they are not denied."""
@@ -98,3 +102,11 @@ class SubmissionIndex:
         with store_errors():
             seconds, microseconds = await self._client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+async def owners_of(client: Any, keys: Keys, job_ids: Sequence[str]) -> dict[str, SubmissionId]:
+    """Whose jobs these are, as far as that is known. Raises redis-py's errors."""
+    if not job_ids:
+        return {}
+    values = await client.mget([keys.job(job_id) for job_id in job_ids])
+    return {job_id: SubmissionId(value.decode()) for job_id, value in zip(job_ids, values, strict=True) if value}

@@ -70,9 +70,7 @@ class RedisStore:
         self._bounds = bounds
         self._confirmer = confirmer or Confirmer(client, keys, lambda: None)
         self._scripts = Scripts()
-        self._flush = AdmissionFlush(
-            client, keys, self._scripts, bounds=bounds, rate=pace.rate, confirmer=self._confirmer
-        )
+        self._flush = AdmissionFlush(client, keys, self._scripts, bounds=bounds, pace=pace, confirmer=self._confirmer)
         self._admissions = GroupCommit(self._flush, most=MOST_A_FLUSH)
 
     async def admit(self, new: NewSubmission, limits: ShareLimits, expected: Expected | None = None) -> Admission:

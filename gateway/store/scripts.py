@@ -27,6 +27,7 @@ NAMES = (
     "lease",
     "lease_errand",
     "priority",
+    "read",
     "reclaim",
     "redrive",
     "resolve",

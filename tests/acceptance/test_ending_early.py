@@ -14,7 +14,7 @@ import pytest
 from gateway.emulator import Emulator, EmulatorConfig, Fault
 from tests.conftest import eventually
 from tests.examples import settings, submission
-from tests.processes import GatewayProcess, gateway_process
+from tests.processes import GatewayProcess, gateway_process, submits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,7 +63,7 @@ class Scene:
         return found
 
     async def until_called(self, number: int = 1) -> None:
-        await eventually(lambda: asyncio.sleep(0, len(self.emulator.ledger()) >= number))
+        await eventually(lambda: asyncio.sleep(0, len(submits(self.emulator)) >= number))
 
     async def line(self, event: str, **fields: Any) -> dict[str, Any]:
         """The first line of the log with these fields; this loop, which Batch lives in, goes on meanwhile."""
@@ -117,7 +117,7 @@ async def test_what_is_still_in_line_at_its_deadline_expires(scene: Scene) -> No
     await scene.until(one, state="expired", cancelRequested=False)
     line = await scene.line("submission_settled")
     assert (line["state"], line["submission_id"]) == ("expired", one)
-    assert not scene.emulator.ledger()
+    assert not submits(scene.emulator)
 
 
 # ---- During a call

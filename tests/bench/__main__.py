@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tests.bench import batches, durability, forecast, listing, main_job, retention
+from tests.bench import batch_face, batches, durability, forecast, listing, main_job, retention
 from tests.bench.figures import Figures
 
 PARTS = {
     "main_job": main_job,
     "batches": batches,
+    "batch_face": batch_face,
     "durability": durability,
     "forecast": forecast,
     "listing": listing,

@@ -13,7 +13,7 @@ import aiohttp
 
 from gateway.emulator import Emulator, EmulatorConfig
 from tests.examples import settings, submission
-from tests.processes import GatewayProcess, gateway_process
+from tests.processes import GatewayProcess, gateway_process, submits
 from tests.servers import running, valkey_binary
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ async def burst(gateways: list[GatewayProcess], emulator: Emulator, figures: Fig
     while len(emulator.jobs) < len(bodies):
         await asyncio.sleep(0.05)
         assert time.time() - began < 120, f"{len(emulator.jobs)} of {len(bodies)} after two minutes"
-    calls = [call for call in emulator.ledger() if call.at / 1000 >= began - 1]
+    calls = [call for call in submits(emulator) if call.at / 1000 >= began - 1]
     first, last = (pick(call.at for call in calls if call.created) / 1000 for pick in (min, max))
     small = max(call.at for call in calls if call.created and str(call.share).startswith("small")) / 1000 - began
     goodput = (len(bodies) - 1) / (last - first)

@@ -22,14 +22,21 @@ from gateway.api.app import make_app
 from gateway.api.auth import NoAuthentication
 from gateway.api.codec import Decoder
 from gateway.batch.payload import TrainingJobCheck
-from gateway.core.attempt import Leased, PaceSignal, Report, Verdict
+from gateway.core.attempt import Answer as BatchAnswer
+from gateway.core.attempt import AnswerKind, Leased, PaceSignal, Report, Verdict
 from gateway.core.changes import Changes
 from gateway.core.explanation import Explainer
 from gateway.core.intake import Intake
+from gateway.core.job_listing import JobListing
+from gateway.core.job_reads import JobReads
 from gateway.core.journal import Journal
 from gateway.core.lookup import Lookup
 from gateway.core.outlook import Outlook
 from gateway.core.pace import PaceRules
+from gateway.core.queue_reads import QueueReads
+from gateway.core.reads import PacedCalls, Reads
+from gateway.core.reconcile import CallFailedError
+from gateway.core.service_jobs import ServiceJobs
 from gateway.core.share import ShareRules
 from gateway.core.upstream import Routes, Upstream
 from gateway.store.bounds import StoreBounds
@@ -38,6 +45,8 @@ from gateway.store.confirming import Confirmer
 from gateway.store.hints import Hints
 from gateway.store.index import SubmissionIndex
 from gateway.store.keys import Keys
+from gateway.store.queue_listing import WaitingRoom
+from gateway.store.read_budget import StoreReadBudget
 from gateway.store.redis_store import RedisStore
 from tests.contract.document import contract
 from tests.examples import ACCOUNT, REGION, submission
@@ -51,6 +60,8 @@ if TYPE_CHECKING:
     from gateway.api.auth import Authenticator
     from gateway.api.codec import PayloadPolicy
     from gateway.core.intake import Duplicates
+    from gateway.core.ports import OperationCalls
+    from gateway.core.queue_check import QueueCheck
     from gateway.core.share import ShareRule
 
 FORWARDED = Report(
@@ -61,6 +72,15 @@ FORWARDED = Report(
     job_arn=f"arn:aws:batch:{REGION}:{ACCOUNT}:service-job/3a1b6c1e-6a0e-4d0a-9a54-6d1d1b4f5a10",
 )
 UPSTREAM = Upstream(name="main", region=REGION, account=ACCOUNT)
+
+
+class NobodyThere:
+    """Batch, as one meets it without a network."""
+
+    async def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        raise CallFailedError(BatchAnswer(kind=AnswerKind.NOT_SENT, code="EndpointConnectionError"))
+
+
 QUICK = PaceRules(rate=1000.0, burst=100)
 
 
@@ -179,6 +199,9 @@ async def in_process_gateway(
     payload_policy: PayloadPolicy = "strict",
     authenticator: Authenticator | None = None,
     max_requests: int | None = None,
+    batch: OperationCalls | None = None,
+    wait_seconds: float = 0.0,
+    queue_check: QueueCheck | None = None,
 ) -> AsyncIterator[InProcessGateway]:
     keys, bounds = Keys(prefix, upstream.tag), bounds or StoreBounds()
     confirmer = Confirmer(client, keys, lambda: None)
@@ -197,12 +220,21 @@ async def in_process_gateway(
         hints={upstream.tag: hints},
         draining=draining,
     )
+    changes = Changes(
+        routes=routes,
+        lookup=lookup,
+        stores={upstream.tag: SubmissionChanges(client, keys, bounds=bounds, confirmer=confirmer)},
+        journals={upstream.tag: Journal(upstream.name, log)},
+    )
+    calls = PacedCalls(batch or NobodyThere(), StoreReadBudget(client, keys, rate=upstream.rate))
+    reads, job_reads = Reads(calls), JobReads(calls)
     app = make_app(
         intake=Intake(
             routes=routes,
             stores={upstream.tag: store},
             outlooks=outlooks,
             rules=share_rules,
+            queue_checks={upstream.tag: queue_check} if queue_check else {},
             duplicates=duplicates,
             require_token=require_token,
         ),
@@ -213,12 +245,25 @@ async def in_process_gateway(
             denials={upstream.tag: index},
             outlooks=outlooks,
         ),
-        changes=Changes(
+        changes=changes,
+        service_jobs=ServiceJobs(
             routes=routes,
             lookup=lookup,
-            stores={upstream.tag: SubmissionChanges(client, keys, bounds=bounds, confirmer=confirmer)},
-            journals={upstream.tag: Journal(upstream.name, log)},
+            changes=changes,
+            reads={upstream.tag: job_reads},
+            calls={upstream.tag: calls},
+            outlooks=outlooks,
         ),
+        job_listing=JobListing(
+            routes=routes,
+            stores={upstream.tag: index},
+            queues={upstream.tag: WaitingRoom(client, keys)},
+            outlooks=outlooks,
+            reads={upstream.tag: reads},
+            calls={upstream.tag: calls},
+        ),
+        queue_reads=QueueReads(routes=routes, lookup=lookup, reads={upstream.tag: reads}),
+        wait_seconds=wait_seconds,
         decoder=Decoder(
             queue_name=lambda queue: routes.resolve(queue)[1], payload_check=payload_check(), policy=payload_policy
         ),
@@ -247,6 +292,8 @@ async def in_process_gateway(
                 log=stream,
             )
     finally:
+        await reads.aclose()
+        await job_reads.aclose()
         stop.set()
         listening.cancel()  # Python 3.11's wait_for may swallow this
         with suppress(asyncio.CancelledError):

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, cast
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import botocore.session
 import jsonschema_rs
 import pytest
 
-from gateway.api import batches, docs, edits, explanations, health, lists, problems, shares, submissions, upstreams
+from gateway.api import batch_errors, problems
+from gateway.api.app import make_app
 from tests.contract.document import UndocumentedError, contract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aiohttp import web
+    from botocore.model import Shape
 
 DOCUMENT = contract().document
+BATCH_FACE = "Batch's own face"
+# What only Batch's own face can meet: there the log names it, and no problem is answered.
+UNANSWERED = {"upstream-refused", "upstream-denied", "too-many-reads", "upstream-unavailable"}
 
 
 def nodes(node: Any = DOCUMENT, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
@@ -33,6 +40,17 @@ def responses() -> Iterator[tuple[str, int, dict[str, Any]]]:
     for method, path, operation in contract().operations():
         for status, response in operation["responses"].items():
             yield f"{method} {path}", int(status), contract().resolved(response)
+
+
+def batch_operations() -> list[dict[str, Any]]:
+    return [operation for *_, operation in contract().operations() if operation["tags"] == [BATCH_FACE]]
+
+
+def batch_table() -> dict[str, tuple[int, str]]:
+    """Status and code of each slug, as the table of Batch's own face has them."""
+    (text,) = [tag["description"] for tag in DOCUMENT["tags"] if tag["name"] == BATCH_FACE]
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| ([^|]+) \|", text, re.MULTILINE)
+    return {slug: (int(status), code) for status, code, cell in rows for slug in re.findall(r"`([a-z-]+)`", cell)}
 
 
 def slugs_in(schema: dict[str, Any]) -> set[str]:
@@ -93,24 +111,44 @@ def test_each_path_names_its_parameters() -> None:
 
 
 def test_the_routes_and_the_paths_are_the_same() -> None:
-    modules = (submissions, batches, lists, edits, explanations, shares, upstreams, health, docs)
-    definitions = [cast("web.RouteDef", one) for module in modules for one in module.routes()]
-    assert {(one.method, re.sub(r":[^}]+}", "}", one.path)) for one in definitions} == {
-        (method, path) for method, path, _ in contract().operations()
-    }
+    app = make_app(**dict.fromkeys(signature(make_app).parameters))
+    routes = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource}
+    documented = {(method, path) for method, path, _ in contract().operations()}
+    assert routes == documented | {("HEAD", path) for method, path in documented if method == "GET"}
 
 
 def test_the_slugs_and_their_statuses_are_those_of_the_table() -> None:
     table = dict(problems.TABLE.values())
     enum = contract().schemas["Problem"]["properties"]["type"]["enum"]
-    assert {one.removeprefix("/problems/") for one in enum} == table.keys()
+    assert {one.removeprefix("/problems/") for one in enum} == table.keys() - UNANSWERED
     documented = {"method-not-allowed"}  # no operation has it
     for where, status, response in responses():
-        if status >= 400:
+        if "application/problem+json" in response["content"]:
             slugs = slugs_in(response["content"]["application/problem+json"]["schema"])
             documented |= slugs
             assert {table[slug] for slug in slugs} == {status}, where
-    assert documented == table.keys()
+    assert documented == table.keys() - UNANSWERED
+
+
+def test_each_operation_of_batchs_answers_what_its_problems_become() -> None:
+    table = batch_table()
+    assert len(batch_operations()) == 10
+    for operation in batch_operations():
+        told = operation["x-problems"]
+        assert {table[slug][0] for slug in told} | {200} == {int(status) for status in operation["responses"]}
+        for slug in told:
+            status, code = table[slug]
+            headers = contract().resolved(operation["responses"][str(status)])["headers"]
+            assert contract().resolved(headers["x-amzn-errortype"])["schema"]["const"] == code
+            assert ("x-amz-retry-after" in headers) == ("Retry-After" in headers) == (status in (429, 503))
+    assert {slug for operation in batch_operations() for slug in operation["x-problems"]} == table.keys()
+
+
+def test_batchs_face_is_where_errors_are_spoken_in_its_manner() -> None:
+    for method, path, operation in contract().operations():
+        assert (operation["tags"] == [BATCH_FACE]) == batch_errors.is_spoken_at(method, path), path
+        if operation["tags"] == [BATCH_FACE]:
+            assert path == f"/v1/{operation['operationId'].lower()}"
 
 
 def test_the_table_for_readers_has_every_slug() -> None:
@@ -119,11 +157,68 @@ def test_the_table_for_readers_has_every_slug() -> None:
     assert told == set(problems.TABLE.values())
 
 
+def test_the_readme_has_every_slug() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| status | `type`, behind `/problems/` | what to do |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| ([\d, ]+) \| ([^|]+) \|", table, re.MULTILINE)
+    told = {slug: statuses.split(", ") for statuses, cell in rows for slug in re.findall(r"`([a-z-]+)`", cell)}
+    assert told.keys() == {slug for slug, _ in problems.TABLE.values()}
+    assert all(str(status) in told[slug] for slug, status in problems.TABLE.values())
+
+
 def test_every_answer_is_described_and_has_a_request_id() -> None:
     for where, status, response in responses():
+        as_batch = batch_errors.is_spoken_at(*where.split())
         assert response["description"].strip(), where
         assert "X-Request-Id" in response["headers"], where
-        assert ("application/problem+json" in response["content"]) == (status >= 400), where
+        assert ("x-amzn-RequestId" in response["headers"]) == as_batch, where
+        assert ("application/problem+json" in response["content"]) == (status >= 400 and not as_batch), where
+
+
+def members(schema: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """What an object may have, and what it must."""
+    parts = [contract().resolved(one) for one in [schema, *schema.get("allOf", [])]]
+    return (
+        {name for part in parts for name in part.get("properties", {})},
+        {name for part in parts for name in part.get("required", [])},
+    )
+
+
+TYPES = {"string": "string", "integer": "integer", "long": "integer", "boolean": "boolean"}
+TYPES |= {"double": "number", "float": "number"}
+
+
+def differences(schema: dict[str, Any], shape: Shape, path: str = "") -> list[str]:
+    """Where an answer's schema is not what botocore's model has."""
+    schema = contract().resolved(schema)
+    if shape.type_name == "structure":
+        may, must = members(schema)
+        known = may & shape.members.keys()
+        return [
+            *(f"{path}.{name}: only one has it" for name in may ^ shape.members.keys()),
+            *(f"{path}.{name}: only one requires it" for name in must ^ set(shape.required_members)),
+            *(one for name in known for one in differences(schema["properties"][name], shape.members[name], name)),
+        ]
+    if shape.type_name in ("list", "map"):
+        inside, inner = ("items", "member") if shape.type_name == "list" else ("additionalProperties", "value")
+        same = schema["type"] == {"list": "array", "map": "object"}[shape.type_name]
+        return differences(schema[inside], getattr(shape, inner), f"{path}[]") if same else [f"{path}: another type"]
+    if values := getattr(shape, "enum", None):
+        told = schema.get("enum", [schema.get("const")])
+        return [] if set(told) == set(values) else [f"{path}: {told}, not {values}"]
+    return [] if schema.get("type") == TYPES[shape.type_name] else [f"{path}: another type"]
+
+
+@pytest.mark.parametrize("operation", batch_operations(), ids=lambda one: one["operationId"])
+def test_members_of_batchs_operations_are_those_of_its_model(operation: dict[str, Any]) -> None:
+    model = botocore.session.get_session().get_service_model("batch").operation_model(operation["operationId"])
+    answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert differences(answer, model.output_shape) == []
+    asked = contract().resolved(operation["requestBody"]["content"]["application/json"]["schema"])
+    may, must = members(asked)
+    beyond = {"jobQueue"} if operation["operationId"] == "ListServiceJobs" else set()  # Batch's own rule
+    assert (may, must) == (set(model.input_shape.members), set(model.input_shape.required_members) | beyond)
+    assert operation["requestBody"]["required"] == bool(must)
 
 
 def test_request_bodies_are_closed() -> None:
@@ -131,9 +226,15 @@ def test_request_bodies_are_closed() -> None:
         assert contract().schemas[name]["additionalProperties"] is False
     for name in ("ShareChange", "UpstreamChange"):
         assert contract().schemas[name]["additionalProperties"] is False
+    for name in ("JobReference", "TerminateServiceJobRequest", "UpdateServiceJobRequest"):
+        assert contract().schemas[name]["additionalProperties"] is False
 
 
 JSON = {"Content-Type": "application/json; charset=utf-8", "X-Request-Id": "r"}
+AMZN = {**JSON, "x-amzn-RequestId": "r"}
+AS_BATCH = {**AMZN, "x-amzn-errortype": "ClientException"}
+PROBLEM = {"Content-Type": "application/problem+json", "X-Request-Id": "r"}
+NOT_FOUND = b'{"type": "/problems/not-found", "title": "t", "status": 404}'
 
 
 @pytest.mark.parametrize(
@@ -149,6 +250,10 @@ JSON = {"Content-Type": "application/json; charset=utf-8", "X-Request-Id": "r"}
         ),
         pytest.param("GET", "/livez", 200, JSON, b'{"status": "dead"}', id="value"),
         pytest.param("GET", "/livez", 200, JSON, b'{"status": "live", "more": 1}', id="member"),
+        pytest.param("POST", "/v1/listjobs", 404, PROBLEM, NOT_FOUND, id="not-as-batch"),
+        pytest.param("POST", "/v1/nothing/here", 404, AS_BATCH, b'{"message": "m"}', id="as-batch"),
+        pytest.param("POST", "/v1/listjobs", 404, AS_BATCH, b'{"message": "m", "code": "c"}', id="batch-member"),
+        pytest.param("POST", "/v1/terminateservicejob", 200, AMZN, b'{"jobId": "j"}', id="empty-shape"),
         pytest.param(
             "GET",
             "/readyz",
@@ -176,3 +281,6 @@ def test_an_undocumented_answer_is_noticed(
 
 def test_a_documented_answer_is_let_through() -> None:
     contract().check("GET", "/livez", 200, JSON, b'{"status": "live"}')
+    contract().check("GET", "/v1/nothing", 404, PROBLEM, NOT_FOUND)
+    contract().check("POST", "/v1/listjobs", 404, AS_BATCH, b'{"message": "m"}')
+    contract().check("POST", "/v1/terminateservicejob", 200, AMZN, b"{}")

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from gateway.api.batch_face import JobId, Termination, Update
 from gateway.api.codec import Decoder, parse_json
 from gateway.api.shares import ShareChange
 from gateway.api.upstreams import UpstreamChange
@@ -17,9 +18,21 @@ from gateway.core.errors import InvalidSubmissionError
 from gateway.core.upstream import Routes
 from tests.contract.document import contract
 from tests.contract.in_process import UPSTREAM
-from tests.examples import submission
+from tests.examples import submission, training_job
 
 SUBMIT = contract().validator(contract().schemas["SubmitServiceJob"])
+SUBMIT_AS_TO_BATCH = contract().validator(
+    contract().document["paths"]["/v1/submitservicejob"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+)
+# Batch's operations on one job, each with its schema in the document.
+OF_A_JOB = {
+    kind: contract().validator(contract().schemas[name])
+    for kind, name in (
+        (JobId, "JobReference"),
+        (Termination, "TerminateServiceJobRequest"),
+        (Update, "UpdateServiceJobRequest"),
+    )
+}
 SHARE_CHANGE = contract().validator(contract().schemas["ShareChange"])
 UPSTREAM_CHANGE = contract().validator(contract().schemas["UpstreamChange"])
 DECODER = Decoder(
@@ -101,6 +114,15 @@ share_changes = st.fixed_dictionaries(
         "overLimit": st.one_of(odd, st.sampled_from(["reject", "delay", "Delay"])),
     },
 )
+of_a_job = st.fixed_dictionaries(
+    {},
+    optional={
+        "jobId": st.one_of(odd, st.sampled_from([0, 1, 2048, 2049]).map("x".__mul__)),
+        "reason": st.one_of(odd, st.sampled_from([0, 1, 2048, 2049]).map("x".__mul__)),
+        "schedulingPriority": odd,
+        "more": odd,
+    },
+)
 upstream_changes = st.fixed_dictionaries({}, optional=dict.fromkeys(("accepting", "forwarding", "rate", "more"), odd))
 
 
@@ -123,9 +145,9 @@ def said_beyond_json_schema(pointer: str, body: dict[str, Any]) -> bool:
     )
 
 
-def pointers_of_what_the_code_finds(body: dict[str, Any]) -> list[str]:
+def pointers_of_what_the_code_finds(body: dict[str, Any], **how: bool) -> list[str]:
     try:
-        DECODER.request(parse_json(json.dumps(body).encode(), "application/json"))
+        DECODER.request(parse_json(json.dumps(body).encode(), "application/json"), **how)
     except InvalidSubmissionError as error:
         return [one.pointer for one in error.findings]
     return []
@@ -142,6 +164,31 @@ def test_a_submission_is_let_in_by_both_or_by_neither(body: dict[str, Any]) -> N
         assert all(said_beyond_json_schema(pointer, body) for pointer in wrong)
     else:
         assert documented == (not wrong), wrong
+
+
+@settings(max_examples=500, deadline=None)
+@given(body=bodies(), as_text=st.integers(0, 3))
+@example(body=submission(), as_text=0)
+@example(body=submission(), as_text=1)
+def test_a_submission_as_to_batch_is_let_in_by_both_or_by_neither(body: dict[str, Any], as_text: int) -> None:
+    if as_text and body.get("serviceRequestPayload") == training_job():
+        body = {**body, "serviceRequestPayload": json.dumps(training_job())}
+    documented = SUBMIT_AS_TO_BATCH.is_valid(body)
+    wrong = pointers_of_what_the_code_finds(body, text_payload=True)
+    if wrong and documented:
+        assert all(said_beyond_json_schema(pointer, body) for pointer in wrong)
+    else:
+        assert documented == (not wrong), wrong
+
+
+@settings(max_examples=500, deadline=None)
+@given(body=of_a_job)
+@example(body={"jobId": "j"})
+@example(body={"jobId": "j", "reason": ""})
+@example(body={"jobId": "j", "schedulingPriority": 620.0})
+def test_what_names_a_job_is_let_in_by_both_or_by_neither(body: dict[str, Any]) -> None:
+    for kind, documented in OF_A_JOB.items():
+        assert documented.is_valid(body) == lets_in(kind, body)
 
 
 @settings(max_examples=500, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from gateway.core.attempt import Answer, AnswerKind
 from gateway.core.reconcile import CallFailedError, Candidate, NamedJobs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
 MADE = Answer(kind=AnswerKind.SUBMITTED, job_id="job-1", job_arn="arn:1")
@@ -74,3 +76,37 @@ class ListLog:
 
     def of(self, event: str) -> list[dict[str, Any]]:
         return [fields for name, fields in self.lines if name == event]
+
+
+class ScriptedOperations:
+    """Batch's other operations: `answer` makes each answer, or raises; the calls are kept. `gate` holds them back."""
+
+    def __init__(self, answer: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+        self.answer = answer
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        self.calls.append((operation, dict(params)))
+        await self.gate.wait()
+        return self.answer(operation, dict(params))
+
+    def of(self, operation: str) -> list[dict[str, Any]]:
+        return [params for name, params in self.calls if name == operation]
+
+
+class ScriptedBudget:
+    """So many calls, then none; `taken` counts those that went."""
+
+    def __init__(self, calls: float = math.inf, wait_seconds: float = 0.001) -> None:
+        self.left = calls
+        self.taken = 0
+        self.wait_seconds = wait_seconds
+
+    async def take(self) -> float:
+        if self.left < 1:
+            return self.wait_seconds
+        self.left -= 1
+        self.taken += 1
+        return 0.0

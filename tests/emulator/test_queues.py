@@ -90,6 +90,29 @@ async def test_the_policy_of_a_queue_is_found_as_with_batch() -> None:
         assert found == {"fair": {"fairsharePolicy"}, "quota": {"quotaSharePolicy"}}
 
 
+async def test_the_policy_of_a_queue_made_on_first_use_tells_nothing_about_its_share_member() -> None:
+    async with emulating(queues=QUEUES) as rig:
+        names = ["never-heard-of", "another"]
+        queues = (await rig.call("describe_job_queues", jobQueues=names))["jobQueues"]
+        assert [(queue["jobQueueName"], queue["state"]) for queue in queues] == [(name, "ENABLED") for name in names]
+        for queue in queues:
+            arns = [queue["schedulingPolicyArn"]]
+            (policy,) = (await rig.call("describe_scheduling_policies", arns=arns))["schedulingPolicies"]
+            assert policy.keys() == {"name", "arn"}
+        await rig.submit(jobQueue="another", shareIdentifier="vision")
+        await rig.submit(jobQueue="another", quotaShareName="vision")
+        await rig.submit(jobQueue="another")
+
+
+async def test_a_queue_made_on_first_use_can_get_a_policy_of_either_kind(rig: Rig) -> None:
+    for kind in ("fairsharePolicy", "quotaSharePolicy"):
+        body = {kind: {"idleResourceAssignmentStrategy": "FIFO"} if kind == "quotaSharePolicy" else {}}
+        arn = (await rig.call("create_scheduling_policy", name=kind, **body))["arn"]
+        await rig.submit(jobQueue=f"with-{kind}")
+        await rig.call("update_job_queue", jobQueue=f"with-{kind}", schedulingPolicyArn=arn)
+        assert "required" in (await rig.submission_refused(jobQueue=f"with-{kind}")).message
+
+
 async def test_queues_are_described_by_name_or_arn_and_absent_ones_left_out() -> None:
     async with emulating(queues=QUEUES, auto_queues=False) as rig:
         names = ["closed", "absent", "arn:aws:batch:us-east-1:123456789012:job-queue/containers"]

@@ -22,6 +22,7 @@ from gateway.store.confirming import Confirmer
 from gateway.store.durability import Confirmation
 from gateway.store.errands import ErrandQueue
 from gateway.store.index import SubmissionIndex
+from gateway.store.read_budget import StoreReadBudget
 from gateway.store.redis_store import RedisStore
 from gateway.store.scripts import NAMES, SHARED, script_text
 from tests.store.world import World, forwarded, refused, unclear
@@ -219,6 +220,7 @@ async def walk(world: World, recorder: Recorder) -> None:
     await store.set_upstream({"rate": "4"})
     nobody = Confirmation(waits=(("WAIT", 0, 1),), wanted=(0,))
     await Confirmer(recorder, world.keys, lambda: nobody).confirm()  # type: ignore[arg-type]
+    await StoreReadBudget(recorder, world.keys, rate=30.0).take()  # type: ignore[arg-type]
     await index.sweep("n", accepted_before_ms=2**50, passed_over=0)
     await whole_round(StoreAudit(recorder, world.keys, bounds=world.bounds))  # type: ignore[arg-type]
     world.store = outer

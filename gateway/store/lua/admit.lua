@@ -7,13 +7,14 @@
 --       3 zset    delayed submissions, by when they are due (ms)
 --       4 zset    queued submissions with a deadline, by deadline (ms)
 --       5 set     namespaces that have an index
+--       6 hash    denied (queue, role) pairs, by when they are tried again (ms)
 --       and for each submission:
 --       + string  the record
 --       + hash    the share: tags, rate, overrides
 --       + zset    the share's ready submissions, by place
 --       + zset    the index of its namespace, by when they were accepted (ms)
 -- ARGV  1 prefix of the upstream's keys  2 the upstream's cap (submissions)  3 the upstream's cap (bytes)
---       4 cap of shares a queue  5 channel to wake forwarders
+--       4 cap of shares a queue  5 channel to wake forwarders  6 rate (calls a second)  7 burst (calls)
 --       and for each submission:
 --       + id  + share  + queue  + priority  + weight  + rate (submissions a second, 0 = none)  + burst (submissions)
 --       + the share's cap (submissions)  + over its rate: reject or delay  + identity  + request
@@ -21,12 +22,12 @@
 --       + when it would go to Batch (ms, empty where nobody can say)  + at which position that is so  + ms a position
 -- Returns {'known', record, place in line or -1}                  nothing written
 --         {'refused', {name, quota, window ms, wait ms}, ...}     nothing written; a wait of -1 is unknown
---         {'queued', accepted ms, place in line, remaining or -1, due ms or 0}  written; due: when its delay is over
+--         {'queued', accepted ms, place in line, remaining or -1, due ms or 0, 1 if it goes at once}  written; due: delayed until
 -- Guarantee: one id, one record; a refusal and a replay leave no trace and cost no rate; submissions of one call are
 -- taken as if they had come one after another.
 local prefix, total_cap, bytes_cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local shares_cap, channel = tonumber(ARGV[4]), ARGV[5]
-local COMMON_KEYS, COMMON_ARGS, KEYS_EACH, ARGS_EACH = 5, 5, 4, 17
+local COMMON_KEYS, COMMON_ARGS, KEYS_EACH, ARGS_EACH = 6, 7, 4, 17
 
 -- Every key is read before the first write: where a slot is just migrating, the script stops here or not at all.
 for _, key in ipairs(KEYS) do
@@ -39,7 +40,16 @@ refuse_newer(upstream[5])
 local sequence, queued, bytes = tonumber(upstream[1] or 0), tonumber(upstream[2] or 0), tonumber(upstream[3] or 0)
 local accepting = upstream[4] ~= '0'
 local idle = redis.call('ZCARD', KEYS[2]) == 0
+local _, closed = closed_for(read_gate(KEYS[1], tonumber(ARGV[6])), tonumber(ARGV[7]), now_us)
 local woken, written = false, false
+
+-- Whether the next call is this one's: it is alone in the fair order, and nothing keeps a call from going now.
+local function goes_at_once(ready_key, hold)
+  return not closed
+    and redis.call('ZCARD', KEYS[2]) == 1
+    and redis.call('ZCARD', ready_key) == 1
+    and tonumber(redis.call('HGET', KEYS[6], hold) or 0) <= now
+end
 
 -- Why it cannot be taken. What is only over its share's rate is taken later where the share delays: `due` says when.
 local function refusals(limits, standing, size, deadline, expected_at)
@@ -151,12 +161,13 @@ local function admit(key, arg)
     redis.call('ZADD', KEYS[3], int(due), id)
     redis.call('ZADD', standing.held_key, int(due), id)
     local before = redis.call('ZCOUNT', ready_key, '-inf', '(' .. int(record.place)) + standing.held
-    return { 'queued', now, before, remaining, due }
+    return { 'queued', now, before, remaining, due, 0 }
   end
   if stand_ready(standing, record.place, math.max(standing.virtual, standing.finish)) then
     woken = idle
   end
-  return { 'queued', now, redis.call('ZRANK', ready_key, id), remaining, 0 }
+  local at_once = goes_at_once(ready_key, hold) and 1 or 0
+  return { 'queued', now, redis.call('ZRANK', ready_key, id), remaining, 0, at_once }
 end
 
 local verdicts = {}

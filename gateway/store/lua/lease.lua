@@ -39,34 +39,21 @@ for _, key in ipairs({ KEYS[3], KEYS[4], KEYS[6] }) do
   end
 end
 
-local pace = redis.call('HMGET', KEYS[1], 'sequence', 'virtual', 'pace', 'slot', 'not_before', 'held_until', 'outage',
-  'probe_at', 'probed', 'forwarding', 'o_rate', 'version')
-refuse_newer(pace[12])
-if pace[10] == '0' then
-  return { 'wait', -1, 'stopped' }
+local upstream = redis.call('HMGET', KEYS[1], 'sequence', 'virtual', 'probed', 'version')
+refuse_newer(upstream[4])
+local gate = read_gate(KEYS[1], rate)
+local wait_ms, reason = closed_for(gate, burst, now_us)
+if reason == 'stopped' then
+  return { 'wait', -1, reason }
 end
 if redis.call('ZCARD', KEYS[2]) == 0 then
   return { 'wait', next_due, 'idle' }
 end
-rate = tonumber(pace[11] or rate)
-local current = math.min(tonumber(pace[3] or rate), rate)
-local step_us = 1000000 / current
-local slot = tonumber(pace[4] or 0)
-local opens = slot - (burst - 1) * step_us
-if opens > now_us then
-  return { 'wait', math.ceil((opens - now_us) / 1000), 'pace' }
+if reason then
+  return { 'wait', wait_ms, reason }
 end
-for position, reason in pairs({ [5] = 'throttled', [6] = 'held' }) do
-  local until_ms = tonumber(pace[position] or 0)
-  if until_ms > now then
-    return { 'wait', until_ms - now, reason }
-  end
-end
-local outage = pace[7] == '1'
-local probed = outage and pace[9]
-if outage and tonumber(pace[8] or 0) > now then
-  return { 'wait', tonumber(pace[8]) - now, 'outage' }
-end
+local step_us, slot, outage = gate.step_us, gate.slot, gate.outage
+local probed = outage and upstream[3]
 
 -- Choose: shares by start tag, in the share by place. Passed over: what was the last probe, so that one bad submission
 -- cannot make an outage last, and whatever IAM denies now.
@@ -151,8 +138,8 @@ if not chosen then
 end
 left = touched[chosen.share]
 
-local number = tonumber(pace[1] or 0) + 1
-local virtual = math.max(tonumber(pace[2] or 0), start)
+local number = tonumber(upstream[1] or 0) + 1
+local virtual = math.max(tonumber(upstream[2] or 0), start)
 local cost = 1 / tonumber(tags[2] or tags[1] or 1)
 local finish = start + cost
 local late = now_us - slot

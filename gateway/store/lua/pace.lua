@@ -15,6 +15,42 @@ local function read_pace(key)
   return pace
 end
 
+local GATE_FIELDS = { 'pace', 'slot', 'not_before', 'held_until', 'outage', 'probe_at', 'forwarding', 'o_rate' }
+
+-- Whether and when a call may go. `rate` is the settings', in calls a second.
+local function read_gate(key, rate)
+  local values, gate = redis.call('HMGET', key, unpack(GATE_FIELDS)), {}
+  for position, name in ipairs(GATE_FIELDS) do
+    gate[name] = values[position]
+  end
+  local limit = tonumber(gate.o_rate or rate)
+  gate.step_us = 1000000 / math.min(tonumber(gate.pace or limit), limit)
+  gate.slot = tonumber(gate.slot or 0)
+  gate.outage = gate.outage == '1'
+  return gate
+end
+
+-- For how long no call may go (ms, -1: until somebody changes that), and why; nothing where one may go now.
+local function closed_for(gate, burst, now_us)
+  local now = math.floor(now_us / 1000)
+  if gate.forwarding == '0' then
+    return -1, 'stopped'
+  end
+  local opens = gate.slot - (burst - 1) * gate.step_us
+  if opens > now_us then
+    return math.ceil((opens - now_us) / 1000), 'pace'
+  end
+  for field, reason in pairs({ not_before = 'throttled', held_until = 'held' }) do
+    local until_ms = tonumber(gate[field] or 0)
+    if until_ms > now then
+      return until_ms - now, reason
+    end
+  end
+  if gate.outage and tonumber(gate.probe_at or 0) > now then
+    return tonumber(gate.probe_at) - now, 'outage'
+  end
+end
+
 -- What follows from a call with this signal: fields and values to set, and whether there is an outage now; `told` gets
 -- what the log shall say. `call` is {id, signal, now, rate, paced, told_ms}: when it was settled, the settings' rate,
 -- whether the budget was what limited it, and how long Batch says to wait.

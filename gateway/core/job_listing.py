@@ -1,0 +1,257 @@
+"""ListServiceJobs: what waits in the gateway, then Batch's own pages, then what ended in the gateway; each once a walk.
+
+While a walk goes on, submissions go from the first to the second or the third. So those that wait are shown first, each
+part as it stood at one moment of the store's, and the token says which parts were read when: whoever left the queue
+after its part was read has been shown, and is passed over later. Whoever left before is in one of the other two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.errors import TooManyReadsError
+from gateway.core.job_query import query_of
+from gateway.core.job_view import milliseconds, status_of, summary
+from gateway.core.job_walk import Stage, Walk, resumed
+from gateway.core.reconcile import CLOCKS_DIFFER, CallFailedError
+from gateway.core.share import NO_SHARE, Share
+from gateway.core.submission import SUBMISSION_TAG
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gateway.core.caller import Caller
+    from gateway.core.identity import SubmissionId
+    from gateway.core.job_query import JobQuery
+    from gateway.core.outlook import Outlook
+    from gateway.core.ports import BatchReads, Indexed, JobOwnerStore, OperationCalls, QueueListing
+    from gateway.core.submission import Submission
+    from gateway.core.upstream import Routes
+
+# So much is done for a page: where few records or jobs fit, it is short and has a token.
+RECORDS_AT_ONCE, RECORDS_MOST, CALLS_MOST = 200, 1000, 4
+# Jobs that may be those of submissions shown already are few: as many as calls are in flight.
+DESCRIBED_MOST = 20
+# Longer than the call itself takes; then an older answer is better than none.
+PATIENCE_SECONDS = 2.0
+
+Job = dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Page:
+    """One answer in the making, for one caller and query; the counts are what may still be done for it."""
+
+    query: JobQuery
+    caller: Caller
+    walk: Walk
+    items: list[Job] = field(default_factory=list)
+    records: int = RECORDS_MOST
+    calls: int = CALLS_MOST
+
+    @property
+    def room(self) -> int:
+        return self.query.size - len(self.items)
+
+    @property
+    def at_once(self) -> int:
+        """How many records to look at for the rest of the page: all that wait fit where only a name could be amiss."""
+        fitting = self.query.filter != "JOB_NAME" and self.caller.operator and self.walk.stage is Stage.WAITING
+        return self.room if fitting else RECORDS_AT_ONCE
+
+    def passes_over(self) -> None:
+        """The stages in which nothing can fit."""
+        while (self.walk.stage is Stage.WAITING and not self.query.wants("SUBMITTED")) or (
+            self.walk.stage is Stage.ENDED and not self.query.wants("FAILED")
+        ):
+            self.walk.goes_on()
+
+    def shows(self, submission: Submission) -> bool:
+        """Whether it is one for this caller and query, whatever its status."""
+        return self.caller.sees(submission) and self.query.fits(submission)
+
+    def has_shown(self, submission: Submission) -> bool:
+        return self.shows(submission) and self.walk.saw_waiting(submission)
+
+
+class JobListing:
+    """All collaborators are by the upstream's tag. `reads` may answer from a second ago, `calls` never do."""
+
+    def __init__(
+        self,
+        *,
+        routes: Routes,
+        stores: Mapping[str, JobOwnerStore],
+        queues: Mapping[str, QueueListing],
+        outlooks: Mapping[str, Outlook],
+        reads: Mapping[str, BatchReads],
+        calls: Mapping[str, OperationCalls],
+    ) -> None:
+        self._routes = routes
+        self._stores = stores
+        self._queues = queues
+        self._outlooks = outlooks
+        self._reads = reads
+        self._calls = calls
+
+    async def page(self, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        """ListServiceJobs' answer to its parameters, both as its JSON has them.
+
+        An operator sees all, others what they submitted. Raises MalformedError, StoreUnavailableError, and what
+        `reads` raises.
+        """
+        query = query_of(params, self._routes)
+        token = params.get("nextToken")
+        walk = Walk(digest=query.digest) if token is None else resumed(token, query.digest)
+        page = _Page(query=query, caller=caller, walk=walk)
+        steps = {Stage.WAITING: self._waiting, Stage.BATCH: self._batch, Stage.ENDED: self._ended}
+        page.passes_over()
+        while walk.stage is not Stage.OVER and page.room and page.records > 0 and page.calls:
+            await steps[walk.stage](page)
+            page.passes_over()
+        more = {} if walk.stage is Stage.OVER else {"nextToken": walk.token()}
+        return {"jobSummaryList": page.items, **more}
+
+    async def _waiting(self, page: _Page) -> None:
+        query, walk, upstream = page.query, page.walk, page.query.upstream
+        seen = await self._queues[upstream.tag].waiting(
+            query.queue, share=query.share, before=walk.place or query.start, limit=page.at_once
+        )
+        last, past = None, False
+        for place, submission in zip(seen.places, seen.records, strict=True):
+            past = query.is_past(place)
+            if past or not page.room:
+                break
+            last, page.records = place, page.records - 1
+            if submission is None or not page.shows(submission):
+                continue
+            if submission.settled_at is not None and milliseconds(submission.settled_at) <= seen.at_ms:
+                walk.left_at_once.add(submission.submission_id)
+            if query.wants(status_of(submission)):
+                page.items.append(summary(await self._outlooks[upstream.tag].with_forecast(submission), upstream))
+        if last is not None:
+            walk.has_seen(seen.places[0], last, seen.at_ms)
+            walk.place = last
+        if past or (not seen.more and (last is None or last == seen.places[-1])):
+            walk.goes_on()
+
+    async def _batch(self, page: _Page) -> None:
+        query, walk = page.query, page.walk
+        params = {**query.params, "maxResults": page.room}
+        if walk.batch_token is not None:
+            params["nextToken"] = walk.batch_token
+        # Who left the queue before it was read is in Batch's first page, unless that one is older still.
+        if query.wants("SUBMITTED") and walk.batch_token is None:
+            answer = await self._first(query.upstream.tag, params)
+        else:
+            answer = await self._reads[query.upstream.tag].read("ListServiceJobs", params)
+        page.calls -= 1
+        page.items += await self._kept(page, answer["jobSummaryList"])
+        walk.batch_token = answer.get("nextToken")
+        if walk.batch_token is None:
+            walk.goes_on()
+
+    async def _ended(self, page: _Page) -> None:
+        query, walk, store = page.query, page.walk, self._stores[page.query.upstream.tag]
+        before = walk.place or query.start
+        places: list[Indexed] = []
+        for namespace in await store.namespaces() if page.caller.operator else [page.caller.namespace]:
+            places += await store.accepted_before(namespace, before, page.at_once)
+        places = sorted(places, reverse=True)[: page.at_once]
+        for place, submission in zip(places, await store.get_many([one.submission_id for one in places]), strict=True):
+            if query.is_past(place):
+                walk.goes_on()
+                return
+            walk.place, page.records = place, page.records - 1
+            if submission is None or status_of(submission) != "FAILED" or submission.job_id is not None:
+                continue  # Batch lists those that it has
+            if page.shows(submission) and not walk.saw_waiting(submission):
+                page.items.append(summary(submission, query.upstream))
+                if not page.room:
+                    return
+        if len(places) < RECORDS_AT_ONCE:
+            walk.goes_on()
+
+    async def _first(self, tag: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await self._calls[tag].call("ListServiceJobs", params)
+        except TimeoutError:
+            return await self._reads[tag].read("ListServiceJobs", params)
+
+    async def _kept(self, page: _Page, jobs: Sequence[Job]) -> list[Job]:
+        """Those of Batch's jobs that the caller may see, and that this walk has not shown while they waited here."""
+        unique = {job["jobId"]: job for job in jobs}  # Batch's pages move on while jobs are made
+        if page.caller.operator and not page.walk.parts:
+            return list(unique.values())
+        owners = await self._owners(page, unique)
+        wanted = list(set(owners.values()))
+        found = await self._stores[page.query.upstream.tag].get_many(wanted)
+        records = dict(zip(wanted, found, strict=True))
+        kept = []
+        for job_id, job in unique.items():
+            owner = records.get(owners[job_id]) if job_id in owners else None
+            seen = page.caller.sees(owner) if owner else page.caller.operator
+            if seen and not (owner and page.has_shown(owner)):
+                kept.append(job)
+        return kept
+
+    async def _owners(self, page: _Page, jobs: Mapping[str, Job]) -> dict[str, SubmissionId]:
+        """Whose jobs these are, also where the answer to a submission is still on its way to the store."""
+        tag = page.query.upstream.tag
+        owners = dict(await self._stores[tag].owners(list(jobs)))
+        unowned = {job_id: job for job_id, job in jobs.items() if job_id not in owners}
+        if not unowned or not page.caller.operator:
+            return owners
+        shares = {_share_of(job, page.query.queue) for job in unowned.values()}
+        unsettled = [one for one in await self._queues[tag].under_way(shares) if page.has_shown(one)]
+        if not unsettled:
+            return owners
+        owners.update(await self._stores[tag].owners(list(unowned)))  # who is not under way any more is settled
+        unowned = {job_id: job for job_id, job in unowned.items() if job_id not in owners}
+        return owners | await self._probable_owners(page, unowned, unsettled)
+
+    async def _probable_owners(
+        self, page: _Page, jobs: Mapping[str, Job], unsettled: Sequence[Submission]
+    ) -> dict[str, SubmissionId]:
+        """Of jobs that may be those of unsettled submissions. Their tags say so; where none can be had, their names."""
+        free = {one.submission_id: one for one in unsettled}
+        owners: dict[str, SubmissionId] = {}
+        described = 0
+        for job_id, job in jobs.items():
+            fitting = [one.submission_id for one in free.values() if _may_be_of(job, one, page.query.queue)]
+            if not fitting:
+                continue
+            named: str | None = None
+            if page.query.upstream.submission_tag and described < DESCRIBED_MOST:
+                described += 1
+                named = await self._tag_of(page.query.upstream.tag, job_id)
+            owner = fitting[0] if named is None else next((one for one in fitting if one == named), None)
+            if owner is not None:
+                owners[job_id] = owner
+                del free[owner]
+        return owners
+
+    async def _tag_of(self, tag: str, job_id: str) -> str | None:
+        """Which submission a job's tag names, "" where it has none; None where Batch does not say now."""
+        try:
+            job = await self._reads[tag].read("DescribeServiceJob", {"jobId": job_id})
+        except (CallFailedError, TooManyReadsError):  # it may be listed and not described yet
+            return None
+        return str((job.get("tags") or {}).get(SUBMISSION_TAG, ""))
+
+
+def _share_of(job: Job, queue: str) -> Share:
+    return Share(queue, job.get("shareIdentifier") or job.get("quotaShareName") or NO_SHARE)
+
+
+def _may_be_of(job: Job, submission: Submission, queue: str) -> bool:
+    created_ms = job.get("createdAt")
+    soonest = milliseconds(submission.accepted_at - CLOCKS_DIFFER)
+    return (
+        job.get("jobName") == submission.job_name
+        and _share_of(job, queue) == submission.share
+        and (created_ms is None or created_ms >= soonest)
+    )

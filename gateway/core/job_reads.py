@@ -1,0 +1,252 @@
+"""How jobs stand at Batch: described one by one while few are asked for, refreshed by pages of a list when many are.
+
+A list has no payload, tags and attempts: these stay as they were described, and a job whose status has changed is
+described again when there is room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.attempt import AnswerKind
+from gateway.core.errors import StoreUnavailableError
+from gateway.core.reads import FRESH_SECONDS, LONG_PATIENCE_SECONDS, PATIENCE_SECONDS, Aged, is_refusal
+from gateway.core.reconcile import CallFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from gateway.core.reads import PacedCalls
+
+FINAL_SECONDS = 3600.0
+FINAL = frozenset({"SUCCEEDED", "FAILED"})
+# So many of one queue that wait together are cheaper by a page of its list: it may show a hundred.
+LIST_FROM = 4
+PAGE_JOBS = 100
+# Described jobs carry their payload, some 12 KB each: 50 MB.
+MAX_JOBS = 4000
+CALLS_IN_FLIGHT = 8
+# Whoever may not list is asked again once a minute.
+NO_LIST_SECONDS = 60.0
+REST_SECONDS = 1.0
+# What nobody has asked for any more is not described again.
+ASKED_WITHIN_SECONDS = 10.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """What is known of one: `at` is when that was asked for, `whole` whether it is a description of how it stands."""
+
+    job_id: str
+    queue: str | None = None
+    created_ms: int | None = None
+    known: dict[str, Any] | None = None
+    at: float = 0.0
+    whole: bool = False
+    unlisted: bool = False
+    asked_at: float = 0.0
+    waiting: int = 0
+    told: asyncio.Event | None = None
+    error: Exception | None = None
+
+
+class JobReads:
+    """Descriptions of one upstream's jobs, at most a second old; final ones an hour.
+
+    Where Batch or the budget cannot give a new one in time, the old one is given, with its age.
+    """
+
+    def __init__(self, calls: PacedCalls, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._calls = calls
+        self._clock = clock
+        self._jobs: OrderedDict[str, _Job] = OrderedDict()
+        self._wanted: OrderedDict[str, _Job] = OrderedDict()
+        self._partial: OrderedDict[str, _Job] = OrderedDict()
+        self._room = asyncio.Semaphore(CALLS_IN_FLIGHT)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pump: asyncio.Task[None] | None = None
+        self._lists_from = 0.0
+        self._rests_until = 0.0
+
+    async def describe(
+        self, job_id: str, *, queue_arn: str | None = None, created_ms: int | None = None, patient: bool = True
+    ) -> Aged | None:
+        """As DescribeServiceJob answers; None where nothing is known in time, sooner for who is not `patient`.
+
+        `queue_arn` and about when it was created let a job be found in a list before it was ever described. Raises
+        CallFailedError, StoreUnavailableError.
+        """
+        job = self._job(job_id, queue_arn, created_ms)
+        if not self._is_fresh(job):
+            error = await self._ask(job, LONG_PATIENCE_SECONDS if patient and job.known is None else PATIENCE_SECONDS)
+            if error is not None and (job.known is None or is_refusal(error)):
+                raise error
+        return None if job.known is None else Aged(answer=job.known, seconds=self._clock() - job.at)
+
+    async def aclose(self) -> None:
+        """Ends what is under way: nobody waits for it any more."""
+        tasks = [*self._tasks, *([self._pump] if self._pump else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _job(self, job_id: str, queue_arn: str | None, created_ms: int | None) -> _Job:
+        job = self._jobs.get(job_id)
+        if job is None:
+            job = self._jobs[job_id] = _Job(job_id=job_id, queue=queue_arn, created_ms=created_ms)
+            for name in [name for name, one in list(self._jobs.items())[:2] if not one.waiting]:
+                if len(self._jobs) > MAX_JOBS:
+                    del self._jobs[name]
+        self._jobs.move_to_end(job_id)
+        job.asked_at = self._clock()
+        return job
+
+    def _is_fresh(self, job: _Job) -> bool:
+        if job.known is None:
+            return False
+        final = job.whole and job.known.get("status") in FINAL
+        return self._clock() - job.at < (FINAL_SECONDS if final else FRESH_SECONDS)
+
+    async def _ask(self, job: _Job, seconds: float) -> Exception | None:
+        """The error, where there was one; back at the latest after so many seconds."""
+        if job.told is None:
+            job.told = asyncio.Event()
+            self._want(job)
+        told = job.told
+        job.waiting += 1
+        try:
+            async with asyncio.timeout(seconds):
+                await told.wait()
+        except TimeoutError:
+            return None
+        finally:
+            job.waiting -= 1
+        return job.error
+
+    def _want(self, job: _Job) -> None:
+        self._wanted[job.job_id] = job
+        self._start()
+
+    def _start(self) -> None:
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.create_task(self._run(), name="job reads")
+
+    async def _run(self) -> None:
+        """A call for each slot of the budget, as long as somebody wants to know something."""
+        while self._wanted or self._partial:
+            await self._room.acquire()
+            try:
+                await asyncio.sleep(max(0.0, self._rests_until - self._clock()))
+                await self._calls.slot()
+            except BaseException as error:
+                self._room.release()
+                if isinstance(error, StoreUnavailableError):
+                    self._tell(list(self._wanted.values()), error)
+                    self._wanted.clear()
+                    self._partial.clear()
+                    return
+                raise
+            task = asyncio.create_task(self._call(self._next()), name="job read")
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._room.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            task.get_loop().call_exception_handler({"message": "A job cannot be read.", "exception": error})
+
+    def _next(self) -> list[_Job]:
+        """One to describe, or many of one queue to look for in its list; empty where nobody waits any more."""
+        for job in [one for one in self._wanted.values() if not one.waiting]:
+            del self._wanted[job.job_id]
+            job.told = None
+        if self._wanted:
+            first = next(iter(self._wanted.values()))
+            alike = [one for one in self._wanted.values() if _is_listed(one) and one.queue == first.queue]
+            chosen = alike if len(alike) >= LIST_FROM and self._clock() >= self._lists_from else [first]
+            for job in chosen:
+                del self._wanted[job.job_id]
+            return chosen
+        while self._partial:
+            _, job = self._partial.popitem(last=False)
+            if not job.whole and self._clock() - job.asked_at < ASKED_WITHIN_SECONDS:
+                return [job]
+        return []
+
+    async def _call(self, jobs: Sequence[_Job]) -> None:
+        try:
+            if len(jobs) >= LIST_FROM:
+                await self._list(jobs)
+            elif jobs:
+                await self._describe(jobs[0])
+        except CallFailedError as error:
+            if error.answer.kind is AnswerKind.THROTTLED:
+                self._rests_until = self._clock() + max(error.answer.wait_seconds, REST_SECONDS)
+            refused = error.answer.kind in (AnswerKind.REFUSED, AnswerKind.DENIED)
+            if len(jobs) > 1 and refused:  # a gateway that may not list can still describe
+                self._lists_from = self._clock() + NO_LIST_SECONDS
+                for job in jobs:
+                    self._want(job)
+            else:
+                self._tell(jobs, error)
+        except asyncio.CancelledError:
+            self._tell(jobs, None)
+            raise
+
+    async def _describe(self, job: _Job) -> None:
+        began = self._clock()
+        described = await self._calls.at_once("DescribeServiceJob", {"jobId": job.job_id})
+        job.known, job.at, job.whole, job.unlisted = described, began, True, False
+        job.queue, job.created_ms = described.get("jobQueue") or job.queue, described.get("createdAt") or job.created_ms
+        self._tell([job], None)
+
+    async def _list(self, jobs: Sequence[_Job]) -> None:
+        """The newest of them and what is older, page by page while that finds more than describing would."""
+        left = {job.job_id: job for job in jobs}
+        before_ms = max(job.created_ms or 0 for job in jobs) + 1
+        query: dict[str, Any] = {
+            "jobQueue": jobs[0].queue,
+            "filters": [{"name": "BEFORE_CREATED_AT", "values": [str(before_ms)]}],
+            "maxResults": PAGE_JOBS,
+        }
+        while True:
+            began = self._clock()
+            page = await self._calls.at_once("ListServiceJobs", query)
+            found = [(left.pop(one["jobId"]), one) for one in page["jobSummaryList"] if one["jobId"] in left]
+            for job, summary in found:
+                self._take(job, summary, began)
+            self._tell([job for job, _ in found], None)
+            if len(left) < LIST_FROM or len(found) < LIST_FROM or not page.get("nextToken"):
+                break
+            query["nextToken"] = page["nextToken"]
+            await self._calls.slot()
+        for job in left.values():
+            job.unlisted = True
+            self._want(job)
+
+    def _take(self, job: _Job, summary: Mapping[str, Any], began: float) -> None:
+        same = job.known is not None and all(
+            job.known.get(name) == summary.get(name) for name in ("status", "latestAttempt", "statusReason")
+        )
+        base = job.known or {"jobQueue": job.queue, "startedAt": 0}
+        job.known, job.at, job.whole = {**base, **summary}, began, job.whole and same
+        job.created_ms = summary.get("createdAt") or job.created_ms
+        if not job.whole:
+            self._partial[job.job_id] = job
+            self._start()
+
+    def _tell(self, jobs: Sequence[_Job], error: Exception | None) -> None:
+        for job in jobs:
+            job.error = error
+            if job.told is not None:
+                job.told.set()
+                job.told = None
+
+
+def _is_listed(job: _Job) -> bool:
+    return job.queue is not None and job.created_ms is not None and not job.unlisted

@@ -1,0 +1,173 @@
+"""Service jobs as Batch's callers see them: what waits here and what Batch has, under both kinds of id.
+
+An answer carries the id that it was asked with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.errors import (
+    AlreadyFinalError,
+    NotFoundError,
+    TooManyReadsError,
+)
+from gateway.core.identity import TAG_CHARACTERS
+from gateway.core.job_view import description
+from gateway.core.reads import is_refusal, upstream_errors
+from gateway.core.reconcile import CallFailedError
+from gateway.core.submission import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gateway.core.caller import Caller
+    from gateway.core.changes import Changed, Changes
+    from gateway.core.job_reads import JobReads
+    from gateway.core.lookup import Located, Lookup
+    from gateway.core.outlook import Outlook
+    from gateway.core.reads import Aged, PacedCalls
+    from gateway.core.submission import Submission
+    from gateway.core.upstream import Routes, Upstream
+
+# Batch may not know a job yet that it has just made, and gateways' clocks differ from its by some seconds.
+SETTLING_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """DescribeServiceJob's members, how old they are, and Batch's own ARN of the job where there is one."""
+
+    members: dict[str, Any]
+    seconds: float = 0.0
+    job_arn: str | None = None
+    submission: Submission | None = None
+
+
+class ServiceJobs:
+    """Describe, terminate and update. Readers, calls and outlooks are by the upstream's tag."""
+
+    def __init__(
+        self,
+        *,
+        routes: Routes,
+        lookup: Lookup,
+        changes: Changes,
+        reads: Mapping[str, JobReads],
+        calls: Mapping[str, PacedCalls],
+        outlooks: Mapping[str, Outlook],
+    ) -> None:
+        self._routes = routes
+        self._lookup = lookup
+        self._changes = changes
+        self._reads = reads
+        self._calls = calls
+        self._outlooks = outlooks
+
+    async def describe(self, wanted: str, caller: Caller) -> Described:
+        """How it stands. Raises NotFoundError, UpstreamRefusedError and what keeps Batch from answering."""
+        located = await self._lookup.locate(wanted, caller)
+        submission, upstream = located.submission, located.upstream
+        if submission is None or upstream is None:
+            return await self._described_by_batch(located, wanted)
+        if submission.job_id is None:
+            outlook = self._outlooks[submission.submission_id[:TAG_CHARACTERS]]
+            members = description(await outlook.with_forecast(submission), upstream)
+            return Described(members=members, submission=submission)
+        aged = await self._of_batch(submission, upstream)
+        if aged is None:
+            since = await self._lookup.seconds_since_settled(submission)
+            found = Described(members=description(submission, upstream), seconds=since)
+        else:
+            found = Described(members=aged.answer, seconds=aged.seconds)
+        return Described(
+            members=_as_asked(found.members, located),
+            seconds=found.seconds,
+            job_arn=submission.job_arn,
+            submission=submission,
+        )
+
+    async def terminate(self, wanted: str, caller: Caller, reason: str) -> Submission | None:
+        """End it: at once while it waits here, by a termination that is owed where Batch has it.
+
+        Answers the submission, None where it was only Batch's. What has ended is ended, as Batch has it. Raises
+        NotFoundError, AlreadyFinalError for one that may be in Batch unseen, and what keeps Batch from answering.
+        """
+        located = await self._lookup.locate(wanted, caller)
+        if located.submission is None:
+            await self._ask(located, wanted, "TerminateServiceJob", {"reason": reason})
+            return None
+        try:
+            changed = await self._changes.cancel(located.submission.submission_id, caller, reason)
+        except AlreadyFinalError as error:
+            if error.submission.state is State.UNKNOWN:
+                raise
+            return error.submission
+        return changed.submission
+
+    async def update(self, wanted: str, caller: Caller, priority: int) -> tuple[dict[str, Any], Submission | None]:
+        """(UpdateServiceJob's members, the submission), as `terminate`; raises AlreadyFinalError for all that ended."""
+        located = await self._lookup.locate(wanted, caller)
+        if located.submission is None:
+            answer = await self._ask(located, wanted, "UpdateServiceJob", {"schedulingPriority": priority})
+            return _as_asked(answer, located), None
+        changed: Changed = await self._changes.reprioritize(located.submission.submission_id, caller, priority)
+        after = changed.submission
+        members = {"jobName": after.job_name, "jobId": after.job_id, "jobArn": after.job_arn}
+        return _as_asked(members, located), after
+
+    async def _of_batch(self, submission: Submission, upstream: Upstream) -> Aged | None:
+        """None where Batch cannot say how it stands, and it has had the job since a known time."""
+        settled = submission.settled_at or submission.accepted_at
+        with upstream_errors():
+            try:
+                return await self._reads[upstream.tag].describe(
+                    submission.job_id or "",
+                    queue_arn=upstream.queue_arn(submission.share.queue),
+                    created_ms=round((settled.timestamp() + SETTLING_SECONDS) * 1000),
+                    patient=False,
+                )
+            except CallFailedError as error:
+                if is_refusal(error) and await self._lookup.seconds_since_settled(submission) > SETTLING_SECONDS:
+                    raise
+                return None
+
+    async def _described_by_batch(self, located: Located, wanted: str) -> Described:
+        for upstream in self._upstreams(located):
+            with upstream_errors():
+                try:
+                    aged = await self._reads[upstream.tag].describe(located.job_id or "")
+                except CallFailedError as error:
+                    if is_refusal(error) and upstream is not self._upstreams(located)[-1]:
+                        continue
+                    raise
+            if aged is None:
+                raise TooManyReadsError
+            members = _as_asked(aged.answer, located)
+            return Described(members=members, seconds=aged.seconds, job_arn=aged.answer.get("jobArn"))
+        raise NotFoundError(f"No submission or job {wanted[:256]} is known here.")
+
+    async def _ask(self, located: Located, wanted: str, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Of a job that only Batch knows, in the upstream that has it."""
+        for upstream in self._upstreams(located):
+            with upstream_errors():
+                try:
+                    return await self._calls[upstream.tag].call(operation, {"jobId": located.job_id, **params})
+                except CallFailedError as error:
+                    if is_refusal(error) and upstream is not self._upstreams(located)[-1]:
+                        continue
+                    raise
+        raise NotFoundError(f"No submission or job {wanted[:256]} is known here.")
+
+    def _upstreams(self, located: Located) -> Sequence[Upstream]:
+        """Where the job may be: a bare id of a stranger's does not tell."""
+        return [located.upstream] if located.upstream else list(self._routes)
+
+
+def _as_asked(members: Mapping[str, Any], located: Located) -> dict[str, Any]:
+    """With the submission's own id and ARN where it was asked for by these."""
+    if located.as_submission is None or located.upstream is None:
+        return dict(members)
+    own = located.as_submission
+    return {**members, "jobId": own, "jobArn": located.upstream.job_arn(own)}

@@ -1,0 +1,593 @@
+"""ListServiceJobs of the gateway: each job once a walk, wherever it is meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from gateway.core import job_listing
+from gateway.core.attempt import Answer, AnswerKind, Leased
+from gateway.core.caller import Caller
+from gateway.core.errors import TooManyReadsError
+from gateway.core.job_listing import JobListing
+from gateway.core.outlook import Outlook
+from gateway.core.reconcile import CallFailedError
+from gateway.core.share import ShareLimits
+from gateway.core.submission import SUBMISSION_TAG, State
+from gateway.core.upstream import Routes, Upstream
+from gateway.emulator.arns import Arns
+from gateway.emulator.errors import BatchError
+from gateway.emulator.jobs import Job, Jobs
+from gateway.emulator.listing import list_jobs
+from gateway.store.queue_listing import WaitingRoom
+from tests.store.world import ACCOUNT, NO_PACE, REGION, World, forwarded, new_submission, reconcile, refused, unclear
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from redis.asyncio import Redis
+
+    from gateway.core.identity import SubmissionId
+    from gateway.core.submission import Submission
+    from tests.store.world import Part
+
+OPERATOR = Caller()
+VISION, TEXT = (Caller(name=name, namespace=name, operator=False) for name in ("vision", "text"))
+LIMITS = ShareLimits(max_queued=1_000_000)
+UPSTREAM = Upstream(name="main", region=REGION, account=ACCOUNT)
+
+
+def only(name: str, *values: str) -> list[dict[str, Any]]:
+    return [{"name": name, "values": list(values)}]
+
+
+ALL = {"filters": only("AFTER_CREATED_AT", "0")}
+
+
+class RealTime(World):
+    """By the server's own clock: the listing reads it."""
+
+    def _clocked(self, part: Part) -> Part:
+        return part
+
+
+@dataclass
+class EmulatedBatch:
+    """The emulator's jobs and lists without HTTP; `around` happens before and after each list."""
+
+    jobs: Jobs = field(default_factory=lambda: Jobs(arns=Arns(region=REGION, account=ACCOUNT), seconds=1000.0))
+    now: float = 0.0
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    failure: Exception | None = None
+    undescribed: bool = False
+    around: Callable[[], Awaitable[object]] | None = None
+
+    async def read(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        self.asked.append((operation, dict(params)))
+        if self.failure:
+            raise self.failure
+        if operation == "DescribeServiceJob":
+            job = self.jobs.get(params["jobId"])
+            if job is None or self.undescribed:
+                raise CallFailedError(Answer(kind=AnswerKind.REFUSED, code="ClientException"))
+            return job.description(self.now)
+        assert operation == "ListServiceJobs"
+        if self.around:
+            await self.around()
+        try:
+            answer = list_jobs(self.jobs, params, queue=params["jobQueue"].rpartition("/")[2], now=self.now)
+        except BatchError as error:
+            raise CallFailedError(Answer(kind=AnswerKind.REFUSED, code="ClientException")) from error
+        if self.around:
+            await self.around()
+        return answer
+
+    call = read
+
+    def make(self, epoch_ms: int = 1, **request: Any) -> Job:
+        params = {"jobName": "resnet", "serviceJobType": "SAGEMAKER_TRAINING", "serviceRequestPayload": "{}", **request}
+        return self.jobs.create(params, queue="training", now=self.now, epoch_ms=epoch_ms)
+
+    def asked_for(self, operation: str) -> list[dict[str, Any]]:
+        return [params for name, params in self.asked if name == operation]
+
+
+@dataclass
+class Scene:
+    world: World
+    batch: EmulatedBatch
+    listing: JobListing
+    upstream: Upstream = UPSTREAM
+
+    async def submit(
+        self, name: str = "resnet", *, namespace: str = "vision", share_kind: str = "shareIdentifier", **members: Any
+    ) -> SubmissionId:
+        new = new_submission(uuid4().hex, namespace=namespace, **members)
+        request = {
+            "jobName": name,
+            "jobQueue": new.job_queue,
+            "serviceJobType": "SAGEMAKER_TRAINING",
+            "serviceRequestPayload": "{}",
+            share_kind: new.share.name,
+            "tags": {SUBMISSION_TAG: new.submission_id},
+        }
+        new = replace(new, job_name=name, share_kind=share_kind, request=json.dumps(request).encode())
+        return (await self.world.store.admit(new, LIMITS, None)).submission.submission_id
+
+    async def queue(self, number: int, **members: Any) -> list[SubmissionId]:
+        return [await self.submit(**members) for _ in range(number)]
+
+    async def made(self, leased: Leased) -> Job:
+        """Batch takes a call: there is a job, and the gateway does not know it yet."""
+        now_ms = await self.world.index.now_ms()
+        return self.batch.make(now_ms, **json.loads(leased.submission.request))
+
+    async def settled(self, leased: Leased, job: Job) -> None:
+        await self.world.settle(leased, replace(forwarded(job.job_id), job_arn=job.arn))
+
+    async def forward(self, number: int = 1) -> list[Job]:
+        jobs = []
+        for _ in range(number):
+            leased = await self.world.lease()
+            jobs.append(await self.made(leased))
+            await self.settled(leased, jobs[-1])
+        return jobs
+
+    async def page(self, caller: Caller = OPERATOR, **params: Any) -> dict[str, Any]:
+        answer = await self.listing.page({"jobQueue": "training"} | params, caller)
+        return json.loads(json.dumps(answer))  # type: ignore[no-any-return]
+
+    async def walk(
+        self, caller: Caller = OPERATOR, *, between: Callable[[], Awaitable[object]] | None = None, **params: Any
+    ) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        token: dict[str, Any] = {}
+        for _ in range(10_000):
+            page = await self.page(caller, **params, **token)
+            assert len(page["jobSummaryList"]) <= params.get("maxResults", 100)
+            found += page["jobSummaryList"]
+            if "nextToken" not in page:
+                return found
+            token = {"nextToken": page["nextToken"]}
+            if between:
+                await between()
+        raise AssertionError("the walk does not end")
+
+    async def ids(self, caller: Caller = OPERATOR, **how: Any) -> list[str]:
+        return [item["jobId"] for item in await self.walk(caller, **how)]
+
+    async def found(self, wanted: SubmissionId) -> Submission:
+        submission = await self.world.index.get(wanted)
+        assert submission is not None
+        return submission
+
+
+@asynccontextmanager
+async def scene_of(client: Redis, **changes: Any) -> AsyncIterator[Scene]:
+    world = await RealTime(client, pace=NO_PACE).open()
+    upstream, batch, outlook = replace(UPSTREAM, **changes), EmulatedBatch(), Outlook(world.store)
+    tag = upstream.tag
+    listing = JobListing(
+        routes=Routes([upstream]),
+        stores={tag: world.index},
+        queues={tag: WaitingRoom(client, world.keys)},
+        outlooks={tag: outlook},
+        reads={tag: batch},
+        calls={tag: batch},
+    )
+    try:
+        yield Scene(world, batch, listing, upstream)
+    finally:
+        await outlook.aclose()
+
+
+@pytest.fixture
+async def scene(client: Redis) -> AsyncIterator[Scene]:
+    async with scene_of(client) as scene:
+        yield scene
+
+
+# ---- What is in a list
+
+
+async def test_what_waits_comes_first_then_batchs_jobs_then_what_ended_here(scene: Scene) -> None:
+    rejected, canceled, *_ = await scene.queue(2)
+    await scene.world.changes.cancel(canceled, "enough")
+    await scene.world.attempt(refused())
+    await scene.queue(2)
+    jobs = await scene.forward(2)
+    waiting = await scene.queue(2)
+    expected = [*waiting[::-1], *(job.job_id for job in jobs[::-1]), canceled, rejected]
+    for size in (1, 2, 4, 5, 100):
+        found = await scene.ids(**ALL, maxResults=size)
+        assert sorted(found[:2] + found[4:]) == sorted(expected[:2] + expected[4:])  # those of one millisecond by id
+        assert found[2:4] == expected[2:4]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, set()),  # only what runs
+        ({"jobStatus": "RUNNING"}, set()),
+        ({"jobStatus": "SUBMITTED"}, {"waits", "job"}),
+        ({"jobStatus": "FAILED"}, {"failed"}),
+        ({"filters": []}, set()),
+        (ALL, {"waits", "job", "failed"}),
+        ({"jobStatus": "FAILED", **ALL}, {"waits", "job", "failed"}),
+        ({"filters": only("JOB_NAME", "WAITS")}, {"waits"}),
+        ({"filters": only("JOB_NAME", "*")}, {"waits", "job", "failed"}),
+        ({"filters": only("JOB_NAME", "Fai*")}, {"failed"}),
+        ({"filters": only("JOB_NAME", "fai")}, set()),
+        ({"filters": only("AFTER_CREATED_AT", "99999999999999")}, set()),
+        ({"filters": only("BEFORE_CREATED_AT", "99999999999999")}, {"waits", "job", "failed"}),
+        ({"filters": only("BEFORE_CREATED_AT", "1")}, set()),
+        ({"filters": only("SHARE_IDENTIFIER", "vision")}, {"waits", "job", "failed"}),
+        ({"filters": only("SHARE_IDENTIFIER", "vision"), "jobStatus": "FAILED"}, {"failed"}),
+        ({"filters": only("SHARE_IDENTIFIER", "vision"), "jobStatus": "SUBMITTED"}, {"waits", "job"}),
+        ({"filters": only("SHARE_IDENTIFIER", "vision"), "jobStatus": "RUNNING"}, set()),
+        ({"filters": only("SHARE_IDENTIFIER", "text")}, set()),
+        ({"filters": only("QUOTA_SHARE_NAME", "text")}, {"quota"}),
+        ({"filters": only("QUOTA_SHARE_NAME", "vision")}, set()),
+    ],
+)
+async def test_filters_and_statuses_mean_what_they_mean_to_batch(
+    scene: Scene, asked: dict[str, Any], found: set[str]
+) -> None:
+    for name in ("failed", "job"):
+        await scene.submit(name)
+    await scene.world.attempt(refused())
+    await scene.forward()
+    await scene.submit("waits")
+    if "quota" in found:
+        await scene.submit("quota", share="text", share_kind="quotaShareName")
+    await scene.submit("elsewhere", queue="elsewhere")
+    assert {item["jobName"] for item in await scene.walk(**asked)} == found
+
+
+async def test_the_moment_of_a_filter_is_in_neither_half(scene: Scene) -> None:
+    wanted = await scene.submit()
+    at = (await scene.page(**ALL))["jobSummaryList"][0]["createdAt"]
+    for name, beyond in (("BEFORE_CREATED_AT", at + 1), ("AFTER_CREATED_AT", at - 1)):
+        assert await scene.ids(filters=only(name, str(at))) == []
+        assert await scene.ids(filters=only(name, str(beyond))) == [wanted]
+        await scene.world.changes.cancel(wanted, "")
+        assert await scene.ids(filters=only(name, str(at))) == []
+        assert await scene.ids(filters=only(name, str(beyond))) == [wanted]
+
+
+async def test_others_see_their_own_alone_and_operators_all(scene: Scene) -> None:
+    stranger = scene.batch.make().job_id
+    own: dict[str, set[str]] = {}
+    for name in ("vision", "text"):
+        ended = await scene.submit(namespace=name)
+        await scene.world.changes.cancel(ended, "")
+        await scene.submit(namespace=name)
+        (job,) = await scene.forward()
+        own[name] = {ended, job.job_id}
+    for name, its in own.items():
+        its.add(await scene.submit(namespace=name))
+    assert set(await scene.ids(VISION, **ALL)) == own["vision"]
+    assert set(await scene.ids(TEXT, **ALL, maxResults=1)) == own["text"]
+    assert set(await scene.ids(**ALL)) == own["vision"] | own["text"] | {stranger}
+
+
+async def test_jobs_whose_records_have_expired_are_operators_only(scene: Scene) -> None:
+    (wanted,) = await scene.queue(1)
+    (job,) = await scene.forward()
+    await scene.world.client.delete(scene.world.keys.record(wanted))
+    await scene.queue(1, namespace="text")
+    assert await scene.ids(VISION, **ALL) == []
+    assert job.job_id in await scene.ids(**ALL)
+
+
+async def test_a_queue_may_be_named_by_its_arn_as_batch_is_told_it(scene: Scene) -> None:
+    (wanted,) = await scene.queue(1)
+    arn = f"arn:aws:batch:{REGION}:{ACCOUNT}:job-queue/training"
+    assert await scene.ids(jobQueue=arn, **ALL) == [wanted]
+    assert scene.batch.asked[-1] == ("ListServiceJobs", {"jobQueue": arn, **ALL, "maxResults": 99})
+
+
+async def test_a_page_is_filled_over_the_borders(scene: Scene) -> None:
+    await scene.queue(5)
+    await scene.forward(3)
+    page = await scene.page(**ALL, maxResults=4)
+    assert len(page["jobSummaryList"]) == 4
+    assert [one["maxResults"] for one in scene.batch.asked_for("ListServiceJobs")] == [2]
+
+
+async def test_each_page_is_bounded_work(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_listing, "RECORDS_AT_ONCE", 3)
+    monkeypatch.setattr(job_listing._Page, "__init__", _small_page(job_listing._Page.__init__))
+    wanted = await scene.submit("needle")
+    await scene.queue(20)
+    read = scene.world.index.get_many
+    looked_at: list[int] = []
+
+    async def counted(ids: Any) -> Any:
+        looked_at.append(len(ids))
+        return await read(ids)
+
+    monkeypatch.setattr(scene.world.index, "get_many", counted)
+    pages: list[int] = []
+
+    async def turn() -> None:
+        pages.append(sum(looked_at))
+        looked_at.clear()
+
+    assert await scene.ids(filters=only("JOB_NAME", "needle"), between=turn) == [wanted]
+    assert len(pages) >= 5
+    assert max(pages) <= 9
+
+
+def _small_page(init: Callable[..., None]) -> Callable[..., None]:
+    def made(self: Any, **members: Any) -> None:
+        init(self, **members, records=6, calls=2)
+
+    return made
+
+
+async def test_batch_is_asked_again_for_the_rest_of_a_page_a_few_times(scene: Scene) -> None:
+    for _ in range(40):
+        scene.batch.make()
+    await scene.queue(1)
+    page = await scene.page(VISION, **ALL, maxResults=5)
+    assert len(page["jobSummaryList"]) == 1
+    assert len(scene.batch.asked) == job_listing.CALLS_MOST
+    assert "nextToken" in page
+
+
+# ---- While things move
+
+
+async def test_who_is_forwarded_between_pages_is_not_shown_again(scene: Scene) -> None:
+    wanted = await scene.queue(6)
+    jobs: list[Job] = []
+
+    async def moves() -> None:
+        if len(jobs) < 6:
+            jobs.extend(await scene.forward(2))  # the oldest: not shown yet, and at last shown
+
+    for status in (ALL, {"jobStatus": "SUBMITTED"}):
+        jobs.clear()
+        found = await scene.ids(**status, maxResults=2, between=moves)
+        owners = {job.job_id: job.request["tags"][SUBMISSION_TAG] for job in scene.batch.jobs.all()}
+        assert sorted(owners.get(one, one) for one in found) == sorted(wanted)
+        await scene.forward(6 - len(jobs)) if len(jobs) < 6 else None
+        wanted = sorted({*wanted, *await scene.queue(6)})
+
+
+@pytest.mark.parametrize("end", ["cancel", "reject"])
+async def test_who_ends_here_between_pages_is_shown_once(scene: Scene, end: str) -> None:
+    wanted = await scene.queue(6)
+
+    async def moves() -> None:
+        queued = [one for one in wanted if (await scene.found(one)).state is State.QUEUED]
+        if not queued:
+            return
+        if end == "reject":
+            await scene.world.attempt(refused(uuid4().hex))
+        else:
+            await scene.world.changes.cancel(queued[-1], "")
+
+    assert sorted(await scene.ids(**ALL, maxResults=2, between=moves)) == sorted(wanted)
+
+
+async def test_what_comes_after_the_walk_began_disturbs_nobody(scene: Scene) -> None:
+    wanted = await scene.queue(6)
+
+    async def comes() -> None:
+        await scene.queue(1)
+
+    found = await scene.ids(**ALL, maxResults=2, between=comes)
+    assert [one for one in found if one in wanted] == found == wanted[::-1] or sorted(found) == sorted(wanted)
+
+
+@pytest.mark.parametrize("change", ["tagged", "untagged", "undescribed"])
+async def test_a_job_that_batch_lists_before_its_answer_is_heard_is_not_shown_twice(client: Redis, change: str) -> None:
+    async with scene_of(client, submission_tag=change != "untagged") as scene:
+        (wanted,) = await scene.queue(1)
+        if change == "untagged":
+            await scene.world.changes.cancel(wanted, "")
+            wanted = (await scene.world.admit(request=b'{"jobName": "resnet"}')).submission.submission_id
+        scene.batch.undescribed = change == "undescribed"
+        made: list[tuple[Leased, Job]] = []
+
+        async def calls() -> None:
+            if not made:
+                leased = await scene.world.lease()
+                request = {"shareIdentifier": "vision", **json.loads(leased.submission.request)}
+                job = scene.batch.make(await scene.world.index.now_ms(), **request)
+                made.append((leased, job))
+
+        scene.batch.around = calls
+        assert await scene.ids(jobStatus="SUBMITTED") == [wanted]
+        assert await scene.ids(jobStatus="SUBMITTED", maxResults=1) == [wanted]
+        await scene.settled(*made[0])
+        assert await scene.ids(jobStatus="SUBMITTED") == [made[0][1].job_id]
+
+
+@pytest.mark.parametrize("report", [None, unclear(delay_seconds=30), unclear(), reconcile()])
+async def test_nor_is_one_whose_answer_was_lost(scene: Scene, report: Any) -> None:
+    (wanted,) = await scene.queue(1)
+    leased = await scene.world.lease()
+    await scene.made(leased)
+    if report:
+        await scene.world.settle(leased, report)
+    assert await scene.ids(**ALL) == [wanted]
+
+
+async def test_others_jobs_are_not_taken_for_those_that_are_on_their_way(scene: Scene) -> None:
+    (wanted,) = await scene.queue(1)
+    leased = await scene.world.lease()
+    now_ms = await scene.world.index.now_ms()
+    like = {"jobName": "resnet", "shareIdentifier": "vision"}
+    others = [
+        scene.batch.make(now_ms, **like),  # alike, and not tagged
+        scene.batch.make(now_ms, **like, tags={SUBMISSION_TAG: str(uuid4())}),
+        scene.batch.make(now_ms, **{**like, "jobName": "other"}),
+        scene.batch.make(now_ms, **{**like, "shareIdentifier": "text"}),
+        scene.batch.make(now_ms - 600_000, **like),
+    ]
+    await scene.made(leased)
+    assert sorted(await scene.ids(**ALL)) == sorted([wanted, *(one.job_id for one in others)])
+    assert len(scene.batch.asked_for("DescribeServiceJob")) <= 3  # only those that might be it
+
+
+async def test_few_jobs_are_described_for_a_page(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_listing, "DESCRIBED_MOST", 2)
+    await scene.queue(1)
+    await scene.world.lease()
+    now_ms = await scene.world.index.now_ms()
+    for _ in range(5):
+        scene.batch.make(now_ms, shareIdentifier="vision")
+    await scene.page(**ALL)
+    assert len(scene.batch.asked_for("DescribeServiceJob")) == 2
+
+
+async def test_one_that_settles_while_its_job_is_looked_up_is_not_shown_twice(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (wanted,) = await scene.queue(1)
+    (other,) = await scene.queue(1, share="text")
+    leased = [await scene.world.lease() for _ in range(2)]
+    jobs = [await scene.made(one) for one in leased]
+    owners = scene.world.index.owners
+    settled: list[None] = []
+
+    async def slow(job_ids: Any) -> Any:
+        answer = await owners(job_ids)
+        if not settled:
+            settled.append(await scene.settled(leased[0], jobs[0]))
+        return answer
+
+    monkeypatch.setattr(scene.world.index, "owners", slow)
+    assert sorted(await scene.ids(**ALL)) == sorted([wanted, other])
+    assert settled
+
+
+async def test_the_first_list_is_never_older_than_the_look_at_what_waits(scene: Scene) -> None:
+    """Who was forwarded just before is in it; later pages, and lists without what waits, may come from a cache."""
+    fresh, kept = EmulatedBatch(jobs=scene.batch.jobs), EmulatedBatch(jobs=scene.batch.jobs)
+    scene.listing._calls, scene.listing._reads = {UPSTREAM.tag: fresh}, {UPSTREAM.tag: kept}
+    for _ in range(3):
+        scene.batch.make()
+    await scene.ids(**ALL, maxResults=2)
+    assert (len(fresh.asked), len(kept.asked)) == (1, 1)
+    await scene.ids(jobStatus="RUNNING")
+    assert (len(fresh.asked), len(kept.asked)) == (1, 2)
+
+
+async def test_where_the_budget_is_spent_an_older_list_is_better_than_none(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_listing, "PATIENCE_SECONDS", 0.0)
+    scene.listing._calls = {UPSTREAM.tag: EmulatedBatch(around=asyncio.Event().wait)}
+    job = scene.batch.make()
+    assert await scene.ids(**ALL) == [job.job_id]
+
+
+@pytest.mark.parametrize("error", [CallFailedError(Answer(kind=AnswerKind.THROTTLED)), TooManyReadsError()])
+async def test_what_keeps_batch_from_answering_comes_through(scene: Scene, error: Exception) -> None:
+    await scene.queue(1)
+    scene.batch.failure = error
+    with pytest.raises(type(error)):
+        await scene.page(**ALL)
+
+
+# ---- Whatever happens
+
+
+class Churn:
+    """All that becomes of submissions, at random, while somebody walks."""
+
+    def __init__(self, scene: Scene, rng: random.Random) -> None:
+        self.scene = scene
+        self.rng = rng
+        self.known: dict[str, SubmissionId] = {}  # by the ids under which they may be shown
+        self.under_way: list[tuple[Leased, Job]] = []
+        self.busy = False
+
+    async def accept(self) -> None:
+        one = await self.scene.submit(
+            self.rng.choice(("a", "b")), share=self.rng.choice("xyz"), namespace=self.rng.choice(("vision", "text"))
+        )
+        self.known[one] = one
+
+    async def call(self) -> None:
+        leased = await self.scene.world.try_lease()
+        if isinstance(leased, Leased):
+            job = await self.scene.made(leased)
+            self.known[job.job_id] = leased.submission.submission_id
+            self.under_way.append((leased, job))
+
+    async def answer(self) -> None:
+        if self.under_way:
+            await self.scene.settled(*self.under_way.pop(self.rng.randrange(len(self.under_way))))
+
+    async def forward(self) -> None:
+        await self.call()
+        if self.under_way:
+            await self.scene.settled(*self.under_way.pop())
+
+    async def reject(self) -> None:
+        leased = await self.scene.world.try_lease()
+        if isinstance(leased, Leased):
+            await self.scene.world.settle(leased, refused(uuid4().hex))
+
+    async def cancel(self) -> None:
+        await self.scene.world.changes.cancel(self.rng.choice(sorted(set(self.known.values()))), "")
+
+    async def step(self) -> None:
+        if not self.busy:
+            self.busy = True
+            for _ in range(self.rng.randrange(4)):
+                await self.rng.choice(
+                    (self.accept, self.call, self.answer, self.forward, self.forward, self.reject, self.cancel)
+                )()
+            self.busy = False
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_none_twice_and_none_left_out_whatever_happens_meanwhile(
+    scene: Scene, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(seed)
+    churn = Churn(scene, rng)
+    for _ in range(rng.randrange(5, 40)):
+        await churn.accept()
+    for _ in range(5):
+        await churn.step()
+    look = scene.world.client.time
+
+    async def happens() -> Any:
+        await churn.step()
+        return await look()
+
+    monkeypatch.setattr(scene.world.client, "time", happens)  # between a reading and its records, too
+    scene.batch.around = churn.step
+    monkeypatch.setattr(job_listing, "RECORDS_AT_ONCE", rng.choice((2, 5, 200)))
+    caller = rng.choice((OPERATOR, VISION))
+    query = rng.choice((ALL, {"filters": only("JOB_NAME", "a")}, {"filters": only("SHARE_IDENTIFIER", "x")}))
+    for _ in range(3):
+        before = set(churn.known.values())
+        items = await scene.walk(caller, **query, maxResults=rng.choice((1, 2, 7, 100)), between=churn.step)
+        shown = [churn.known[item["jobId"]] for item in items]
+        assert len(shown) == len(set(shown)), "one is there twice"
+        expected = set()
+        for one in before:
+            found = await scene.found(one)
+            name, share = query["filters"][0]["values"], query["filters"][0]["name"]
+            fits = {"JOB_NAME": found.job_name, "SHARE_IDENTIFIER": found.share.name}.get(share, name[0]) == name[0]
+            if fits and caller.sees(found):
+                expected.add(one)
+        missing = expected - set(shown)
+        if not caller.operator:  # a job of their own is theirs once its answer is heard
+            missing -= {one.submission.submission_id for one, _ in churn.under_way}
+        assert not missing, "one is left out"

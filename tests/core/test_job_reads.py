@@ -1,0 +1,264 @@
+"""How jobs stand at Batch: few are described one by one, many are refreshed by pages of a list."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gateway.core import job_reads as module
+from gateway.core.attempt import Answer, AnswerKind
+from gateway.core.errors import StoreUnavailableError
+from gateway.core.job_reads import JobReads
+from gateway.core.reads import PacedCalls
+from gateway.core.reconcile import CallFailedError
+from tests.core.fakes import ScriptedBudget, ScriptedOperations
+from tests.core.test_reads import NOT_SENT, REFUSED, Clock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.core.reads import Aged
+
+QUEUE = "arn:aws:batch:us-east-1:123456789012:job-queue/training"
+DESCRIBE, LIST = "DescribeServiceJob", "ListServiceJobs"
+DENIED = Answer(kind=AnswerKind.DENIED, code="AccessDeniedException")
+THROTTLED = Answer(kind=AnswerKind.THROTTLED, code="TooManyRequestsException", wait_seconds=2)
+PAYLOAD = {"serviceRequestPayload": "{}", "tags": {"team": "vision"}, "attempts": []}
+
+
+class Batch(ScriptedOperations):
+    """Jobs `job-0`, `job-1`, ... created a second apart, each with a status; the newest is listed first."""
+
+    def __init__(self, number: int = 60) -> None:
+        super().__init__(self._answer)
+        self.statuses = {f"job-{one}": "RUNNING" for one in range(number)}
+        self.trouble: dict[str, Answer] = {}
+
+    def summary(self, job_id: str) -> dict[str, Any]:
+        return {"jobId": job_id, "jobName": "n", "createdAt": created_ms(job_id), "status": self.statuses[job_id]}
+
+    def _answer(self, operation: str, params: dict[str, Any]) -> dict[str, Any]:
+        if operation in self.trouble:
+            raise CallFailedError(self.trouble[operation])
+        if operation == DESCRIBE:
+            return {**self.summary(params["jobId"]), "jobQueue": QUEUE, "startedAt": 1, **PAYLOAD}
+        (before,) = params["filters"][0]["values"]
+        start = int(params.get("nextToken", "0"))
+        fitting = [one for one in reversed(self.statuses) if created_ms(one) < int(before)]
+        page = fitting[start : start + params["maxResults"]]
+        more = {"nextToken": str(start + len(page))} if start + len(page) < len(fitting) else {}
+        return {"jobSummaryList": [self.summary(one) for one in page], **more}
+
+
+def created_ms(job_id: str) -> int:
+    return 1_000_000 + 1000 * int(job_id.removeprefix("job-"))
+
+
+@asynccontextmanager
+async def reading(batch: Batch, budget: ScriptedBudget, clock: Clock) -> AsyncIterator[JobReads]:
+    reads = JobReads(PacedCalls(batch, budget), clock=clock)
+    try:
+        yield reads
+    finally:
+        await reads.aclose()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(module, "LONG_PATIENCE_SECONDS", 0.2)
+
+
+async def status(reads: JobReads, job_id: str) -> str:
+    found = await reads.describe(job_id)
+    assert found is not None
+    return str(found.answer["status"])
+
+
+async def describe_all(reads: JobReads, job_ids: list[str], **about: Any) -> list[Aged | None]:
+    return list(await asyncio.gather(*(reads.describe(one, **about) for one in job_ids)))
+
+
+async def settled(reads: JobReads) -> None:
+    """Until nothing is under way."""
+    async with asyncio.timeout(5):
+        while reads._tasks or (reads._pump and not reads._pump.done()):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+async def test_who_asks_for_one_job_at_once_shares_a_call_and_its_answer_for_a_second() -> None:
+    batch, clock = Batch(), Clock()
+    async with reading(batch, ScriptedBudget(), clock) as reads:
+        found = await describe_all(reads, ["job-1"] * 20)
+        assert {one.answer["jobId"] for one in found if one} == {"job-1"}
+        clock.now += 0.9
+        await reads.describe("job-1")
+        assert batch.calls == [(DESCRIBE, {"jobId": "job-1"})]
+        clock.now += 0.2
+        await reads.describe("job-1")
+    assert len(batch.calls) == 2
+
+
+async def test_a_job_that_has_ended_is_kept_for_an_hour() -> None:
+    batch, clock = Batch(), Clock()
+    batch.statuses["job-1"] = "SUCCEEDED"
+    async with reading(batch, ScriptedBudget(), clock) as reads:
+        await reads.describe("job-1")
+        clock.now += 3599
+        assert await status(reads, "job-1") == "SUCCEEDED"
+        assert len(batch.calls) == 1
+        clock.now += 2
+        await reads.describe("job-1")
+    assert len(batch.calls) == 2
+
+
+async def test_many_that_are_known_are_refreshed_by_one_page_and_keep_what_a_list_has_not() -> None:
+    batch, clock = Batch(), Clock()
+    jobs = list(batch.statuses)[:50]
+    async with reading(batch, ScriptedBudget(), clock) as reads:
+        for one in jobs:
+            await reads.describe(one)
+        batch.calls.clear()
+        clock.now += 1.5
+        batch.statuses["job-7"] = "SUCCEEDED"
+        found = await describe_all(reads, jobs)
+        assert [operation for operation, _ in batch.calls if operation == LIST] == [LIST]
+        assert {one.answer["jobId"]: one.answer["status"] for one in found if one}["job-7"] == "SUCCEEDED"
+        assert all(one and one.seconds == 0 and one.answer["tags"] == {"team": "vision"} for one in found)
+        await settled(reads)
+    assert batch.of(DESCRIBE) == [{"jobId": "job-7"}]  # whose attempts have changed, which a list does not show
+
+
+async def test_jobs_that_were_never_described_are_found_in_a_list_too_and_described_when_there_is_room() -> None:
+    batch, clock, budget = Batch(), Clock(), ScriptedBudget(1)
+    jobs = list(batch.statuses)[:30]
+    async with reading(batch, budget, clock) as reads:
+        found = await describe_all(reads, jobs, queue_arn=QUEUE, created_ms=created_ms("job-59"))
+        assert [one.answer["status"] if one else None for one in found] == ["RUNNING"] * 30
+        assert all(one and one.answer["jobQueue"] == QUEUE and "startedAt" in one.answer for one in found)
+        assert len(batch.calls) == 1
+        budget.left = 30
+        await settled(reads)
+        assert len(batch.of(DESCRIBE)) == 30
+        again = await describe_all(reads, jobs)
+    assert all(one and one.answer["serviceRequestPayload"] == "{}" for one in again)
+
+
+async def test_what_a_list_does_not_show_soon_is_described() -> None:
+    batch, clock = Batch(5000), Clock()
+    near, far = [f"job-{one}" for one in range(4990, 5000)], ["job-1", "job-2"]
+    async with reading(batch, ScriptedBudget(), clock) as reads:
+        await describe_all(reads, [*near, *far])
+        await settled(reads)
+        batch.calls.clear()
+        clock.now += 2
+        found = await describe_all(reads, [*near, *far])
+        assert all(one and one.seconds == 0 for one in found)
+        assert len(batch.of(LIST)) == 1
+        assert {one["jobId"] for one in batch.of(DESCRIBE)} == set(far)
+
+
+async def test_a_list_is_walked_on_while_it_shows_more_than_describing_would() -> None:
+    batch, clock = Batch(300), Clock()
+    jobs = list(batch.statuses)
+    async with reading(batch, ScriptedBudget(), clock) as reads:
+        found = await describe_all(reads, jobs, queue_arn=QUEUE, created_ms=created_ms("job-299"))
+        assert all(one and one.answer["status"] == "RUNNING" for one in found)
+        assert len(batch.of(LIST)) == 3
+
+
+async def test_where_the_budget_is_used_up_the_old_answer_is_given_with_its_age() -> None:
+    batch, clock, budget = Batch(), Clock(), ScriptedBudget(1)
+    async with reading(batch, budget, clock) as reads:
+        await reads.describe("job-1")
+        clock.now += 30
+        found = await reads.describe("job-1")
+        assert found is not None
+        assert found.seconds == 30
+        assert await reads.describe("job-2") is None
+        assert await reads.describe("job-3", patient=False) is None
+    assert len(batch.calls) == 1
+
+
+async def test_what_nobody_waits_for_any_more_is_not_asked() -> None:
+    batch, clock, budget = Batch(), Clock(), ScriptedBudget(0)
+    async with reading(batch, budget, clock) as reads:
+        assert await reads.describe("job-1", patient=False) is None
+        asked = asyncio.create_task(reads.describe("job-2"))
+        while "job-2" not in reads._wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        budget.left = 2
+        found = await asked
+        assert found is not None
+        assert found.answer["jobId"] == "job-2"
+    assert batch.of(DESCRIBE) == [{"jobId": "job-2"}]
+
+
+async def test_a_refusal_is_told_and_other_failures_leave_the_old_answer() -> None:
+    batch, clock = Batch(), Clock()
+    async with reading(batch, ScriptedBudget(), clock) as reads:
+        await reads.describe("job-1")
+        clock.now += 2
+        batch.trouble = {DESCRIBE: NOT_SENT}
+        found = await reads.describe("job-1")
+        assert found is not None
+        assert found.seconds == 2
+        with pytest.raises(CallFailedError):
+            await reads.describe("job-2")
+        batch.trouble = {DESCRIBE: REFUSED}
+        with pytest.raises(CallFailedError, match="ClientException"):
+            await reads.describe("job-1")
+
+
+async def test_who_may_not_list_describes() -> None:
+    batch, clock = Batch(), Clock()
+    batch.trouble = {LIST: DENIED}
+    async with reading(batch, ScriptedBudget(), clock) as reads:
+        found = await describe_all(reads, list(batch.statuses)[:10], queue_arn=QUEUE, created_ms=created_ms("job-59"))
+        assert all(one and one.answer["status"] == "RUNNING" for one in found)
+        clock.now += 2
+        await describe_all(reads, list(batch.statuses)[:10])
+    assert (len(batch.of(LIST)), len(batch.of(DESCRIBE))) == (1, 20)
+
+
+async def test_a_throttle_makes_all_reads_rest_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    real_sleep = asyncio.sleep
+
+    async def remember(seconds: float) -> None:
+        slept.append(seconds)
+        await real_sleep(0)
+
+    batch, clock = Batch(), Clock()
+    async with reading(batch, ScriptedBudget(), clock) as reads:
+        batch.trouble = {DESCRIBE: THROTTLED}
+        with pytest.raises(CallFailedError):
+            await reads.describe("job-1")
+        batch.trouble = {}
+        monkeypatch.setattr(module.asyncio, "sleep", remember)
+        await reads.describe("job-1")
+    assert slept[0] == 2
+
+
+async def test_a_store_that_is_away_is_told_to_all_who_wait() -> None:
+    class Away:
+        async def take(self) -> float:
+            raise StoreUnavailableError("away")
+
+    clock = Clock()
+    async with reading(Batch(), Away(), clock) as reads:  # type: ignore[arg-type]
+        for one in await asyncio.gather(*(reads.describe(f"job-{n}") for n in range(3)), return_exceptions=True):
+            assert isinstance(one, StoreUnavailableError)
+
+
+async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_JOBS", 10)
+    batch, clock = Batch(), Clock()
+    async with reading(batch, ScriptedBudget(), clock) as reads:
+        for one in batch.statuses:
+            await reads.describe(one)
+        assert len(reads._jobs) == 10
+        assert await status(reads, "job-0") == "RUNNING"

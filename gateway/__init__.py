@@ -21,6 +21,15 @@ update of its priority. It is owed in the store, by the same scripts that change
          → core/job_search, batch/reconcile, core/reconcile (which job is whose)
          → store/errands.settle (lua/settle_errand.lua: fenced)
 
+Batch's own face (api/batch_face, api/batch_errors) takes the same way in. What it tells of jobs and queues comes from
+
+    core/service_jobs (both kinds of id), core/job_listing (what waits, Batch's pages, what ended), core/queue_reads
+         → core/job_view (a submission as Batch would show it)
+         → core/reads, core/job_reads (one call for all who ask; kept a second; store/read_budget, lua/read.lua)
+         → batch/reads
+
+core/queue_check asks the same way what a queue takes, and core/intake holds submissions of both faces against it.
+
 Whatever changes a submission later (cancel, priority, redrive, resolve) comes through core/changes and store/changes;
 core/lookup finds submissions again, core/explanation says what holds one, core/outlook when it will go. core/audit and
 store/audit (lua/audit*.lua) hold what is in the store against what its commands leave there, slowly and for ever.
@@ -28,7 +37,8 @@ store/audit (lua/audit*.lua) hold what is in the store against what its commands
 Rooms, from the top; each knows only those below it:
 
     __main__, dev   commands
-    runtime         opens, wires, runs, drains and closes everything; settings: file and environment, once
+    runtime         opens, runs, drains and closes everything; wiring: who knows whom
+    settings        file and environment, once
     api             HTTP in front: decode, ask the core, encode
     store           submissions in Redis: a Lua file a command, one hash tag an upstream
     batch           AWS Batch through aiobotocore, and SageMaker's model

@@ -20,13 +20,23 @@ if TYPE_CHECKING:
 
 _BAD_REQUEST, _FORBIDDEN, _NOT_FOUND, _TOO_MANY, _SERVER_ERROR = 400, 403, 404, 429, 500
 # Batch's operations stand under /v1 by their names in small letters; the gateway's own face has paths of its own.
-_OPERATION = re.compile(r"/v1/[a-z]+")
+_OPERATION = re.compile(r"/v1/[a-z]+/?")
+_TAGS = "/v1/tags/"
 _OWN_PATHS = frozenset({"/v1/submissions", "/v1/shares", "/v1/upstreams"})
 
 
 def is_spoken_at(method: str, path: str) -> bool:
     """Whether a caller of this path expects Batch's answers, also for operations that the gateway has not."""
-    return method == "POST" and path not in _OWN_PATHS and _OPERATION.fullmatch(path) is not None
+    if path.startswith(_TAGS):
+        return True
+    return method == "POST" and path.rstrip("/") not in _OWN_PATHS and _OPERATION.fullmatch(path) is not None
+
+
+def unknown_operation() -> GatewayError:
+    """For a path of Batch's that is not served here."""
+    return errors.NotFoundError(
+        "This gateway speaks for service jobs only, and has no such operation: call Batch itself."
+    )
 
 
 def response_of(error: GatewayError) -> web.Response:
@@ -50,5 +60,11 @@ def _code(error: GatewayError, status: int) -> str:
 
 def _message(error: GatewayError) -> str:
     """One sentence for all: the shape has nothing but a message."""
-    found = "; ".join(f"{one.pointer.removeprefix('/') or 'the body'}: {one.detail}" for one in error.findings)
+    found = "; ".join(f"{_path(one.pointer)}: {one.detail}" for one in error.findings)
     return found or error.detail or problems.title_of(error)
+
+
+def _path(pointer: str) -> str:
+    """A JSON pointer as AWS's own messages have it: `tags.team`, `filters[0].name`."""
+    steps = [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+    return "".join(f"[{step}]" if step.isdecimal() else f".{step}" for step in steps).removeprefix(".") or "the body"

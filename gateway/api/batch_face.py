@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from aiohttp import web
 from pydantic import Field, ValidationError
 
-from gateway.api.bodies import json_object
+from gateway.api.bodies import json_object, known_query
 from gateway.api.change import Change
 from gateway.api.codec import Whole, pydantic_findings
 from gateway.api.edits import tell_changed
@@ -107,9 +107,11 @@ async def list_jobs(request: web.Request) -> web.Response:
 async def terminate(request: web.Request) -> web.Response:
     """An empty answer once it has ended, or its termination is owed."""
     asked = await _members(request, Termination)
-    submission = await request.app[SERVICE_JOBS].terminate(asked.job_id, request[CALLER], asked.reason)
-    if submission is not None:
+    submission, changed = await request.app[SERVICE_JOBS].terminate(asked.job_id, request[CALLER], asked.reason)
+    if submission is not None and changed:
         tell_changed(request, submission, "cancel")
+    elif submission is not None:
+        tell_about(request, submission)
     return _answer({}, {})
 
 
@@ -129,14 +131,19 @@ def _read(name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
 
     async def read(request: web.Request) -> web.Response:
         ask: Callable[[Mapping[str, Any], Caller], Awaitable[Aged]] = getattr(request.app[QUEUE_READS], name)
-        aged = await ask(await _body(request), request[CALLER])
+        asked = {name: value for name, value in (await _body(request)).items() if value is not None}
+        aged = await ask(asked, request[CALLER])
         return _answer(aged.answer, _age(aged.seconds))
 
     return read
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
-    """An object, whatever the content type says: SDKs have their own. Nothing at all is an empty one."""
+    """An object, whatever the content type says: SDKs have their own. Nothing at all is an empty one.
+
+    Raises MalformedError, for a query string too: who writes dryRun there must not get a job.
+    """
+    known_query(request)
     return await json_object(request, any_type=True) if request.can_read_body else {}
 
 

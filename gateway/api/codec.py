@@ -135,9 +135,12 @@ class Decoder:
         """
         if not isinstance(body, dict):
             raise MalformedError("The body must be a JSON object.")
+        findings: list[Finding] = []
+        if text_payload and not isinstance(body.get("serviceRequestPayload", ""), str):
+            findings.append(Finding(pointer="/serviceRequestPayload", detail="must be a string that holds JSON"))
+            body = {**body, "serviceRequestPayload": "{}"}
         # null and {} mean absent, but in an unknown member they are a mistake like any other value
         body = {name: value for name, value in body.items() if name not in _MEMBERS or value not in (None, {})}
-        findings: list[Finding] = []
         model = None
         try:
             model = SubmitServiceJob.model_validate(body)
@@ -146,8 +149,6 @@ class Decoder:
         findings += _exclusive_shares(body)
         queue = self._queue(body.get("jobQueue"), findings)
         text, payload, warnings = self._payload(body.get("serviceRequestPayload"), findings)
-        if text_payload and not isinstance(body.get("serviceRequestPayload", ""), str):
-            findings.append(Finding(pointer="/serviceRequestPayload", detail="must be a string that holds JSON"))
         token = _token(body.get("clientToken"), header_token, findings)
         if findings or model is None:
             raise InvalidSubmissionError(_summary(findings), findings=sorted(findings, key=lambda one: one.pointer))
@@ -309,7 +310,8 @@ def _sentence(kind: str, message: str) -> str:
         return "is required"
     if kind == "extra_forbidden":
         return "is not a member that is known here"
-    return message.replace("Input should", "should").replace("String should", "should")
+    told = re.sub(r"^(Input|String|List|Dictionary) should", "should", message)
+    return re.sub(r" after validation, not .*", "", told)
 
 
 def _exclusive_shares(body: dict[str, Any]) -> list[Finding]:

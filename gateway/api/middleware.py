@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gateway.api import batch_errors, problems
 from gateway.api.keys import AUTHENTICATOR, CALLER, DRAINING, LOG, MAX_REQUESTS, REQUEST_ID, TRACEPARENT, Told
-from gateway.core.errors import GatewayError, MalformedError, TooManyRequestsError
+from gateway.core.errors import GatewayError, MalformedError, NotFoundError, TooManyRequestsError
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
@@ -62,6 +62,8 @@ async def errors_as_problems(request: web.Request, handler: Handler) -> web.Stre
         return _problem(request, error)
     except web.HTTPException as error:
         translated = problems.of_framework(error)
+        if isinstance(translated, NotFoundError) and batch_errors.is_spoken_at(request.method, request.path):
+            translated = batch_errors.unknown_operation()
         if translated is None:
             raise
         return _problem(request, translated)

@@ -156,8 +156,14 @@ class TooManyRequestsError(GatewayError):
 class TooManyReadsError(TooManyRequestsError):
     """Batch is asked as often as it may be."""
 
-    def __init__(self, detail: str = "Too many ask Batch at once, and nothing is known of this one yet.") -> None:
+    def __init__(
+        self,
+        detail: str = "Too many ask Batch at once, and nothing is known of this one yet.",
+        *,
+        retry_after_seconds: float = 1.0,
+    ) -> None:
         super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class UpstreamRefusedError(GatewayError):

@@ -72,9 +72,6 @@ class _Page:
         """Whether it is one for this caller and query, whatever its status."""
         return self.caller.sees(submission) and self.query.fits(submission)
 
-    def has_shown(self, submission: Submission) -> bool:
-        return self.shows(submission) and self.walk.saw_waiting(submission)
-
 
 class JobListing:
     """All collaborators are by the upstream's tag. `reads` may answer from a second ago, `calls` never do."""
@@ -183,7 +180,8 @@ class JobListing:
 
     async def _kept(self, page: _Page, jobs: Sequence[Job]) -> list[Job]:
         """Those of Batch's jobs that the caller may see, and that this walk has not shown while they waited here."""
-        unique = {job["jobId"]: job for job in jobs}  # Batch's pages move on while jobs are made
+        shown = {item["jobId"] for item in page.items}  # Batch's pages move on while jobs are made
+        unique = {job["jobId"]: job for job in jobs if job["jobId"] not in shown}
         if page.caller.operator and not page.walk.parts:
             return list(unique.values())
         owners = await self._owners(page, unique)
@@ -194,7 +192,7 @@ class JobListing:
         for job_id, job in unique.items():
             owner = records.get(owners[job_id]) if job_id in owners else None
             seen = page.caller.sees(owner) if owner else page.caller.operator
-            if seen and not (owner and page.has_shown(owner)):
+            if seen and not (owner and page.walk.saw_waiting(owner)):
                 kept.append(job)
         return kept
 
@@ -206,9 +204,7 @@ class JobListing:
         if not unowned or not page.caller.operator:
             return owners
         shares = {_share_of(job, page.query.queue) for job in unowned.values()}
-        unsettled = [one for one in await self._queues[tag].under_way(shares) if page.has_shown(one)]
-        if not unsettled:
-            return owners
+        unsettled = [one for one in await self._queues[tag].under_way(shares) if page.walk.saw_waiting(one)]
         owners.update(await self._stores[tag].owners(list(unowned)))  # who is not under way any more is settled
         unowned = {job_id: job for job_id, job in unowned.items() if job_id not in owners}
         return owners | await self._probable_owners(page, unowned, unsettled)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from gateway.core.errors import MalformedError
 from gateway.core.identity import SubmissionId
-from gateway.core.job_view import milliseconds
 from gateway.core.ports import Indexed
 
 if TYPE_CHECKING:
@@ -25,6 +24,8 @@ STATUSES = ("SUBMITTED", "PENDING", "RUNNABLE", "SCHEDULED", "STARTING", "RUNNIN
 SHARE_FILTERS = {"SHARE_IDENTIFIER": "shareIdentifier", "QUOTA_SHARE_NAME": "quotaShareName"}
 FILTERS = ("JOB_NAME", "BEFORE_CREATED_AT", "AFTER_CREATED_AT", *SHARE_FILTERS)
 MAX_VALUE_CHARACTERS = 1024
+
+MEMBERS = frozenset({"jobQueue", "jobStatus", "maxResults", "nextToken", "filters"})
 
 _MOMENT = re.compile(r"[0-9]{1,15}")
 
@@ -48,19 +49,14 @@ class JobQuery:
         return bool(self.filter) or status == (self.status or "RUNNING")
 
     def fits(self, submission: Submission) -> bool:
-        """Whether it is of the queue and of what the filter is about, whatever its status."""
+        """Whether it is of the queue, the name and the share, whatever its status; `start` and `is_past` tell times."""
         if submission.share.queue != self.queue:
             return False
-        match self.filter:
-            case "JOB_NAME":
-                name, value = submission.job_name.lower(), self.value.lower()
-                return name.startswith(value[:-1]) if value.endswith("*") else name == value
-            case "BEFORE_CREATED_AT":
-                return milliseconds(submission.accepted_at) < int(self.value)
-            case "AFTER_CREATED_AT":
-                return milliseconds(submission.accepted_at) > int(self.value)
-            case "SHARE_IDENTIFIER" | "QUOTA_SHARE_NAME":
-                return (submission.share_kind, submission.share.name) == (SHARE_FILTERS[self.filter], self.value)
+        if self.filter == "JOB_NAME":
+            name, value = submission.job_name.lower(), self.value.lower()
+            return name.startswith(value[:-1]) if value.endswith("*") else name == value
+        if self.filter in SHARE_FILTERS:
+            return (submission.share_kind, submission.share.name) == (SHARE_FILTERS[self.filter], self.value)
         return True
 
     @property
@@ -97,6 +93,8 @@ class JobQuery:
 
 def query_of(params: Mapping[str, Any], routes: Routes) -> JobQuery:
     """Raises MalformedError with what is wrong; null is as good as absent, as with Batch."""
+    for member in sorted(params.keys() - MEMBERS):
+        refuse(member[:64], "is not a member that is known here")
     job_queue = params.get("jobQueue")
     if job_queue is None:
         refuse("jobQueue", "is required")

@@ -87,6 +87,12 @@ class JobReads:
                 raise error
         return None if job.known is None else Aged(answer=job.known, seconds=self._clock() - job.at)
 
+    def forget(self, job_id: str) -> None:
+        """It was changed just now: what is known of it is old, whenever it was asked for."""
+        if job_id in self._jobs:
+            self._jobs[job_id].at = self._jobs[job_id].asked_at - FINAL_SECONDS
+            self._jobs[job_id].whole = False
+
     async def aclose(self) -> None:
         """Ends what is under way: nobody waits for it any more."""
         tasks = [*self._tasks, *([self._pump] if self._pump else [])]

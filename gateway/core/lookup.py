@@ -101,7 +101,7 @@ class Lookup:
         """
         arn = _JOB_ARN.fullmatch(wanted)
         bare = arn["id"] if arn else wanted
-        own = _submission_id(bare)
+        own = _submission_id(bare) if self._is_here(arn, bare) else None
         found = await self._by_submission_id(bare) if own else None
         if found is not None and caller.sees(found):
             upstream = self._routes.of(found.submission_id)
@@ -209,7 +209,15 @@ class Lookup:
                 owner = await self._stores[upstream.tag].of_job(job_id)
                 if owner is not None:
                     return await self._stores[upstream.tag].get(owner)
-        return await self._by_submission_id(job_id) if arn else None
+        return await self._by_submission_id(job_id) if arn and self._is_here(arn, job_id) else None
+
+    def _is_here(self, arn: re.Match[str] | None, bare: str) -> bool:
+        """Whether an ARN, where there is one, is of the upstream that the submissionId in it begins with."""
+        own = _submission_id(bare)
+        upstream = self._routes.of(own) if own else None
+        if arn is None or upstream is None:
+            return arn is None
+        return (upstream.account, upstream.region) == (arn["account"], arn["region"])
 
     async def _page_of_token(
         self,

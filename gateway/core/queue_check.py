@@ -29,7 +29,7 @@ CERTAIN_SECONDS = 5.0
 # A reading is up to three calls of some 100 ms, one after another. Who waits longer is kept from an answer by a check
 # that Batch makes again anyway.
 WAIT_SECONDS = 1.0
-# Once a reading has failed or takes too long, callers go by so long before the next of them waits.
+# Once a reading has failed or takes too long, Batch is left alone for so long; then it is asked beside the callers.
 GIVEN_UP_SECONDS = 10.0
 LOG_SECONDS = 60.0
 # An account has some fifty queues, and callers may name any. A process that has just started may read all that there
@@ -63,6 +63,11 @@ class _Queue:
     logged_at: float = -math.inf
     flight: asyncio.Task[None] | None = None
     trouble: str = _FAILED
+
+    @property
+    def troubled(self) -> bool:
+        """Whether the last reading failed or was slow: then nobody waits for the next ones, until one succeeds."""
+        return self.given_up_until > -math.inf
 
 
 class QueueCheck:
@@ -137,8 +142,8 @@ class QueueCheck:
             if now >= until:
                 queue.trouble = _SLOW
                 return None
-            flight = self._reading(queue) if now >= queue.given_up_until else None
-            if flight is None:
+            flight = self._reading(queue)
+            if flight is None or queue.troubled:
                 return None
             await asyncio.wait({flight}, timeout=until - now)
             if not flight.done():

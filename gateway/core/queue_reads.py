@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.errors import MalformedError
@@ -38,9 +39,8 @@ class QueueReads:
         if names:
             parts: dict[str, list[str]] = {}
             for name in _texts(names, "jobQueues"):
-                parts.setdefault(self._of_queue(name).tag, []).append(name)
-            if len(parts) == 1:
-                return await self._ask(next(iter(parts)), "DescribeJobQueues", params)
+                with suppress(MalformedError):  # as Batch does, those that are nowhere are left out
+                    parts.setdefault(self._of_queue(name).tag, []).append(name)
             return await self._together("DescribeJobQueues", "jobQueues", params, parts)
         upstreams = list(self._routes)
         if len(upstreams) == 1:
@@ -50,9 +50,8 @@ class QueueReads:
     async def describe_scheduling_policies(self, params: Mapping[str, Any], caller: Caller) -> Aged:  # noqa: ARG002
         parts: dict[str, list[str]] = {}
         for arn in _texts(params.get("arns"), "arns"):
-            parts.setdefault(self._of_arn(arn, "arns").tag, []).append(arn)
-        if len(parts) == 1:
-            return await self._ask(next(iter(parts)), "DescribeSchedulingPolicies", params)
+            with suppress(MalformedError):
+                parts.setdefault(self._of_arn(arn, "arns").tag, []).append(arn)
         return await self._together("DescribeSchedulingPolicies", "schedulingPolicies", params, parts, asked="arns")
 
     async def list_quota_shares(self, params: Mapping[str, Any], caller: Caller) -> Aged:  # noqa: ARG002
@@ -85,6 +84,10 @@ class QueueReads:
     async def _together(
         self, operation: str, member: str, params: Mapping[str, Any], parts: Mapping[str, list[str]], asked: str = ""
     ) -> Aged:
+        """`parts` are the names that each upstream has."""
+        if len(parts) == 1:
+            ((tag, names),) = parts.items()
+            return await self._ask(tag, operation, {**params, asked or member: names})
         found: list[Any] = []
         oldest = 0.0
         for tag, names in parts.items():
@@ -126,6 +129,6 @@ class QueueReads:
 
 
 def _texts(value: object, member: str) -> list[str]:
-    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
         return value
     raise MalformedError(f"{member}: must be a list of texts")

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.attempt import AnswerKind
@@ -92,7 +93,7 @@ class Reads:
         if flight is None:
             flight = asyncio.create_task(self._fly(key, operation, params), name=f"read {operation}")
             self._flights[key] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+            flight.add_done_callback(partial(self._landed, key))
         await asyncio.wait({flight}, timeout=LONG_PATIENCE_SECONDS if kept is None else PATIENCE_SECONDS)
         if flight.done():
             error = flight.exception()
@@ -108,6 +109,11 @@ class Reads:
         for flight in self._flights.values():
             flight.cancel()
         await asyncio.gather(*self._flights.values(), return_exceptions=True)
+
+    def _landed(self, key: str, flight: asyncio.Task[None]) -> None:
+        self._flights.pop(key, None)
+        if not flight.cancelled():
+            flight.exception()  # who still waits hears of it; else it is nothing to tell
 
     def _kept_answer(self, key: str) -> Aged | None:
         if key not in self._kept:
@@ -145,7 +151,7 @@ def _told(answer: Answer) -> Exception:
         case AnswerKind.DENIED:
             return UpstreamDeniedError("IAM does not let the gateway's own role ask Batch for this: " + answer.message)
         case AnswerKind.THROTTLED:
-            return TooManyReadsError("Batch itself is throttling.")
+            return TooManyReadsError("Batch itself is throttling.", retry_after_seconds=max(1.0, answer.wait_seconds))
         case _:
             return UpstreamUnavailableError(
                 f"Batch does not answer now ({answer.code}).", retry_after_seconds=max(1.0, answer.wait_seconds)

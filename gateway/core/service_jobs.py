@@ -88,23 +88,25 @@ class ServiceJobs:
             submission=submission,
         )
 
-    async def terminate(self, wanted: str, caller: Caller, reason: str) -> Submission | None:
+    async def terminate(self, wanted: str, caller: Caller, reason: str) -> tuple[Submission | None, bool]:
         """End it: at once while it waits here, by a termination that is owed where Batch has it.
 
-        Answers the submission, None where it was only Batch's. What has ended is ended, as Batch has it. Raises
-        NotFoundError, AlreadyFinalError for one that may be in Batch unseen, and what keeps Batch from answering.
+        (the submission, None where it is only Batch's; whether something has changed here). What has ended is ended,
+        as Batch has it. Raises NotFoundError, AlreadyFinalError for one that may be in Batch unseen, and what keeps
+        Batch from answering.
         """
         located = await self._lookup.locate(wanted, caller)
         if located.submission is None:
             await self._ask(located, wanted, "TerminateServiceJob", {"reason": reason})
-            return None
+            return None, False
         try:
             changed = await self._changes.cancel(located.submission.submission_id, caller, reason)
         except AlreadyFinalError as error:
             if error.submission.state is State.UNKNOWN:
                 raise
-            return error.submission
-        return changed.submission
+            return error.submission, False
+        self._forget(changed.submission)
+        return changed.submission, True
 
     async def update(self, wanted: str, caller: Caller, priority: int) -> tuple[dict[str, Any], Submission | None]:
         """(UpdateServiceJob's members, the submission), as `terminate`; raises AlreadyFinalError for all that ended."""
@@ -114,8 +116,13 @@ class ServiceJobs:
             return _as_asked(answer, located), None
         changed: Changed = await self._changes.reprioritize(located.submission.submission_id, caller, priority)
         after = changed.submission
+        self._forget(after)
         members = {"jobName": after.job_name, "jobId": after.job_id, "jobArn": after.job_arn}
         return _as_asked(members, located), after
+
+    def _forget(self, submission: Submission) -> None:
+        if submission.job_id is not None:
+            self._reads[submission.submission_id[:TAG_CHARACTERS]].forget(submission.job_id)
 
     async def _of_batch(self, submission: Submission, upstream: Upstream) -> Aged | None:
         """None where Batch cannot say how it stands, and it has had the job since a known time."""

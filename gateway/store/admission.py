@@ -79,7 +79,15 @@ class AdmissionFlush:
 
     def _call(self, part: Sequence[Asked]) -> Call:
         bounds, named = self._bounds, self._keys
-        keys = [named.upstream, named.active, named.delayed, named.deadlines, named.namespaces, named.denied]
+        keys = [
+            named.upstream,
+            named.active,
+            named.delayed,
+            named.deadlines,
+            named.namespaces,
+            named.denied,
+            named.leased,
+        ]
         args: list[Any] = [
             named.root,
             bounds.max_queued,

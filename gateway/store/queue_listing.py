@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from gateway.store.keys import Keys
 
 # A part is read in one go, of all shares: so many places in all, and of each share at least so many.
-PLACES_AT_ONCE, PLACES_EACH = 1000, 20
+PLACES_AT_ONCE, PLACES_EACH = 1000, 5
 # The rest of a millisecond is a few round trips; a store whose clock is set back keeps nobody waiting.
 LOOKS_AT_THE_CLOCK = 100
 # What a call or a look is under way for is some dozens: each forwarder has 16 calls in flight at the most. Those that
 # wait for another try come back within seconds, or are the first of their share again.
 LEASED_MOST, ERRANDS_MOST, DELAYED_MOST, FIRST_OF_A_SHARE = 500, 200, 200, 20
+
+# As `Indexed`, which takes longer to make and to sort by the thousand.
+Place = tuple[int, str]
 
 
 class WaitingRoom:
@@ -69,7 +72,7 @@ class WaitingRoom:
 
     async def _at_one_moment(
         self, queue: str, share: str | None, before: Indexed | None, limit: int
-    ) -> tuple[int, list[tuple[list[Indexed], bool]]]:
+    ) -> tuple[int, list[tuple[list[Place], bool]]]:
         """(when in ms, and of each share the places past `before` with whether there may be more)."""
         keys = self._keys
         shares = {Share(queue, share)} if share is not None else set()
@@ -96,22 +99,26 @@ class WaitingRoom:
             return _milliseconds(now), [(_places(one), len(one) == each) for one in rows]
         parts = []
         for beside, older in zip(rows[::2], rows[1::2], strict=True):
-            places = [one for one in _places(beside) if one < before]
+            places = [one for one in _places(beside) if one[1] < before.submission_id]
             parts.append((places + _places(older), len(older) == each))
         return _milliseconds(now), parts
 
 
-def _merged(parts: Sequence[tuple[list[Indexed], bool]], limit: int) -> tuple[list[Indexed], bool]:
+def _merged(parts: Sequence[tuple[list[Place], bool]], limit: int) -> tuple[list[Indexed], bool]:
     """(the newest of all shares, whether there may be more): none beyond the end of a share that may go on."""
     ends = [places[-1] for places, more in parts if more]
     horizon = max(ends, default=None)
     found = sorted((one for places, _ in parts for one in places), reverse=True)
-    shown = [one for one in found if horizon is None or one >= horizon][:limit]
+    shown = [
+        Indexed(accepted_ms=ms, submission_id=SubmissionId(one))
+        for ms, one in found[:limit]
+        if horizon is None or (ms, one) >= horizon
+    ]
     return shown, bool(ends) or len(shown) < len(found)
 
 
-def _places(rows: Sequence[tuple[bytes, float]]) -> list[Indexed]:
-    return [Indexed(accepted_ms=int(ms), submission_id=SubmissionId(one.decode())) for one, ms in rows]
+def _places(rows: Sequence[tuple[bytes, float]]) -> list[Place]:
+    return [(int(ms), one.decode()) for one, ms in rows]
 
 
 def _share(name: bytes) -> Share:

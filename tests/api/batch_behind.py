@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gateway.batch.batch_client import BatchClient, Endpoint, open_batch_client
 from gateway.core.upstream import Upstream
-from gateway.emulator import Emulator, EmulatorConfig, QueueConfig, QuotaShareConfig
+from gateway.emulator import Emulator, EmulatorConfig, ManualClock, QueueConfig, QuotaShareConfig
 from tests.api.callers import ByHeader
 from tests.contract.in_process import FORWARDED, Answer, InProcessGateway, in_process_gateway
 from tests.examples import ACCOUNT, REGION, submission, training_job
@@ -25,15 +26,19 @@ QUEUES = (
     QueueConfig(name="quota", policy="quota", quota_shares=(QuotaShareConfig(name="vision"),)),
     QueueConfig(name="fair", policy="fairshare"),
 )
+JOB_SECONDS = 100.0
+# When a job waits for capacity.
+RUNNABLE_SECONDS = 15.0
 ARN = f"arn:aws:batch:{REGION}:{ACCOUNT}:"
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Nobody forwards by itself: `forward` does it once."""
+    """Nobody forwards by itself: `forward` does it once. Batch's time stands still."""
 
     gateway: InProcessGateway
     emulator: Emulator
+    clock: ManualClock
     batch: BatchClient
 
     async def ask(
@@ -86,10 +91,11 @@ def own_arn(submission_id: str) -> str:
 
 @asynccontextmanager
 async def batch_behind(client: Redis, prefix: str, **options: Any) -> AsyncIterator[World]:
-    emulator = Emulator(EmulatorConfig(queues=QUEUES, submit_tps=0, read_tps=0, job_seconds=900))
+    clock = ManualClock(start_epoch_ms=round(time.time() * 1000))
+    emulator = Emulator(EmulatorConfig(queues=QUEUES, submit_tps=0, read_tps=0, job_seconds=JOB_SECONDS), clock=clock)
     async with emulator.serving() as url:
         endpoint = Endpoint(region=REGION, url=url, access_key_id="AKIDEXAMPLE", secret_access_key="not checked")
         async with open_batch_client(endpoint, concurrency=1, call_timeout_seconds=5) as batch:
             how = {"upstream": UPSTREAM, "authenticator": ByHeader(), "batch": batch.operations, **options}
             async with in_process_gateway(client, prefix, **how) as gateway:
-                yield World(gateway=gateway, emulator=emulator, batch=batch)
+                yield World(gateway=gateway, emulator=emulator, clock=clock, batch=batch)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import botocore.session
 import pytest
@@ -17,9 +20,10 @@ from gateway.emulator import Fault
 from gateway.store.bounds import StoreBounds
 from gateway.store.connection import connect
 from gateway.store.durability import Confirmation
-from tests.api.batch_behind import ARN, World, batch_behind, own_arn, request
+from tests.api.batch_behind import ARN, JOB_SECONDS, RUNNABLE_SECONDS, World, batch_behind, own_arn, request
 from tests.api.callers import VISION
 from tests.api.test_edits import REJECTED, UNKNOWN
+from tests.conftest import eventually
 from tests.contract.document import contract
 from tests.contract.in_process import NobodyThere
 from tests.servers import running, valkey_binary
@@ -49,6 +53,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "ListQuotaShares": {"jobQueue": "quota"},
     "DescribeQuotaShare": {"quotaShareArn": f"{ARN}job-queue/quota/quota-share/vision"},
 }
+ELSEWHERE = ARN.replace("us-east-1", "eu-west-1")
 OF_A_JOB = ("DescribeServiceJob", "TerminateServiceJob", "UpdateServiceJob")
 ASKING_BATCH = tuple(REQUESTS)[1:]
 
@@ -229,22 +234,33 @@ async def test_changes_are_answered_with_what_the_model_has(world: World, whose:
     assert fits("TerminateServiceJob", ended) == {}
 
 
-async def test_what_only_batch_knows_is_passed_on_as_it_is(world: World) -> None:
+@pytest.mark.parametrize("seconds", [0.0, RUNNABLE_SECONDS, JOB_SECONDS / 2, JOB_SECONDS])
+async def test_what_only_batch_knows_is_passed_on_as_it_is(world: World, seconds: float) -> None:
     for _ in range(2):
         await world.made_by_another(jobQueue="quota", shareIdentifier=None, quotaShareName="vision")
-    for operation in ASKING_BATCH[4:]:
-        answer = await world.ask(operation, REQUESTS[operation])
-        of_batch = await world.batch.operations.call(operation, REQUESTS[operation])
-        assert timeless(fits(operation, answer)) == timeless(of_batch)
+    job_id = await world.made_by_another(jobQueue="fair")
+    world.clock.advance(seconds)
+    snapshot = {"GetJobQueueSnapshot": {"jobQueue": "fair"}, "DescribeServiceJob": {"jobId": job_id}}
+    for operation, members in [*((one, REQUESTS[one]) for one in ASKING_BATCH[4:]), *snapshot.items()]:
+        answer = await world.ask(operation, members)
+        assert fits(operation, answer) == await world.batch.operations.call(operation, members)
         assert answer.json
         assert answer.headers["Age"] == "0"
 
 
-def timeless(answer: Any) -> Any:
-    """Without the time at which Batch looked."""
-    if isinstance(answer, dict):
-        return {name: timeless(member) for name, member in answer.items() if name != "lastUpdatedAt"}
-    return answer
+async def test_of_what_no_upstream_has_there_is_nothing(world: World) -> None:
+    asked = {
+        "DescribeJobQueues": {"jobQueues": ["no queue", f"{ELSEWHERE}job-queue/quota"]},
+        "DescribeSchedulingPolicies": {"arns": ["quota", f"{ELSEWHERE}scheduling-policy/quota-quota"]},
+    }
+    for operation, members in asked.items():
+        (answer,) = fits(operation, await world.ask(operation, members)).values()
+        assert answer == []
+        assert world.asked == []
+    for operation, members in asked.items():
+        both = {name: [*values, *REQUESTS[operation][name]] for name, values in members.items()}
+        (answer,) = fits(operation, await world.ask(operation, both)).values()
+        assert [one.get("jobQueueName", one.get("name")) for one in answer] in (["quota"], ["quota-quota"])
 
 
 async def test_all_queues_are_described_to_who_names_none(world: World) -> None:
@@ -303,7 +319,7 @@ async def test_all_that_is_wrong_with_a_submission_is_said_at_once(world: World)
     asked = request(jobName="a b", schedulingPriority=-1, serviceRequestPayload='{"RoleArn": "x"}')
     found = await refused(world, "SubmitServiceJob", asked)
     assert found.kind == (400, "ClientException", "invalid-submission")
-    for name in ("jobName", "schedulingPriority", "serviceRequestPayload/TrainingJobName"):
+    for name in ("jobName", "schedulingPriority", "serviceRequestPayload.TrainingJobName"):
         assert name in found.message
 
 
@@ -314,17 +330,11 @@ async def test_all_that_is_wrong_with_a_change_is_said_at_once(world: World) -> 
     assert "; schedulingPriority: " in found.message
 
 
-ELSEWHERE = ARN.replace("us-east-1", "eu-west-1")
-
-
 @pytest.mark.parametrize(
     ("operation", "members"),
     [
         ("ListServiceJobs", {"jobQueue": "no queue"}),
         ("ListServiceJobs", {"jobQueue": "training", "nextToken": "none of ours"}),
-        ("DescribeJobQueues", {"jobQueues": ["training", "no queue"]}),
-        ("DescribeJobQueues", {"jobQueues": [f"{ELSEWHERE}job-queue/training"]}),
-        ("DescribeSchedulingPolicies", {"arns": [f"{ELSEWHERE}scheduling-policy/x"]}),
         ("GetJobQueueSnapshot", {"jobQueue": "no queue"}),
         ("ListQuotaShares", {"jobQueue": "no queue"}),
         ("DescribeQuotaShare", {"quotaShareArn": "vision"}),
@@ -396,11 +406,29 @@ async def test_what_nobody_knows_is_not_found(world: World, wanted: str) -> None
     assert world.asked == []
 
 
-@pytest.mark.parametrize("path", ["/v1/listjobs", "/v1/submitjob", "/v1/untagresource"])
-async def test_an_operation_that_the_gateway_has_not(world: World, path: str) -> None:
+TAGS = f"/v1/tags/{quote(own_arn(STRANGER), safe='')}"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/listjobs"),
+        ("POST", "/v1/submitjob"),
+        ("POST", "/v1/describeservicejob/"),
+        ("GET", TAGS),
+        ("POST", TAGS),
+        ("DELETE", f"{TAGS}?tagKeys=a"),
+    ],
+)
+async def test_an_operation_that_the_gateway_has_not(world: World, method: str, path: str) -> None:
     for how in ({"body": {}}, {"data": b"no JSON"}):
-        answer = await world.gateway.call("POST", path, **how)
+        answer = await world.gateway.call(method, path, **how)
         assert refusal(world, "ListJobs", answer).kind == (404, "ClientException", "not-found")
+
+
+@pytest.mark.parametrize("path", ["/v1/submissions/", "/v1/shares/", "/v1/upstreams/"])
+async def test_the_gateways_own_paths_are_not_batchs(world: World, path: str) -> None:
+    assert (await world.gateway.call("POST", path, {})).kind == (404, "not-found")
 
 
 async def test_other_methods_are_the_gateways_own(world: World) -> None:
@@ -584,3 +612,24 @@ async def test_an_older_answer_is_better_than_none_and_no_better_than_a_refusal(
     set_fault(world, "client_error", message="it is gone")
     found = await each_refused(world, first)
     assert {one.message for one in found.values()} == {"it is gone"}
+
+
+async def test_a_call_that_fails_when_nobody_waits_any_more_is_nothing_to_tell(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio itself would tell of a failure that nobody has heard of."""
+
+    async def over() -> bool:
+        return not any(task.get_name().startswith("read ") for task in asyncio.all_tasks())
+
+    monkeypatch.setattr(reads, "LONG_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(job_reads, "LONG_PATIENCE_SECONDS", 0.05)
+    asking = [one for one in ASKING_BATCH if one not in OF_A_JOB[1:]]
+    world.emulator.set_faults(
+        *(Fault(kind=kind, operation=one, seconds=60) for one in asking for kind in ("slow", "error_500"))
+    )
+    assert {one.status for one in (await each_refused(world, asking)).values()} == {429}
+    world.clock.advance(60)
+    await eventually(over)
+    gc.collect()
+    assert {line["event"] for line in world.gateway.lines} == {"request"}

@@ -108,10 +108,10 @@ def test_every_error_is_spoken_in_batchs_manner_as_its_table_has_it(kind: type[G
 
 
 def test_findings_are_told_in_one_sentence_for_all() -> None:
-    several = [*FINDINGS, Finding(pointer="/a/b~1c", detail="is odd"), Finding(pointer="", detail="is short")]
+    several = [*FINDINGS, Finding(pointer="/a/0/b~1c", detail="is odd"), Finding(pointer="", detail="is short")]
     response = batch_errors.response_of(errors.InvalidSubmissionError("d", findings=several))
     assert isinstance(response.body, bytes)
-    assert json.loads(response.body) == {"message": "jobName: is required; a/b~1c: is odd; the body: is short"}
+    assert json.loads(response.body) == {"message": "jobName: is required; a[0].b/c: is odd; the body: is short"}
 
 
 @pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)

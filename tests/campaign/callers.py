@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
@@ -14,12 +15,15 @@ from tests.campaign.plan import QUEUE, SHARES, Plan
 from tests.examples import training_job
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.campaign.fleet import Gateway
     from tests.campaign.history import History
 
 MOST_TRIES = 8
 REMEMBERED = 40  # of its own submissions, a caller comes back to the newest
 _POPULAR = (4, 3, 2, 1)  # of the shares: what one has put off must have gone soon after the end
+BATCH_FACE = "/v1/submitservicejob"
 ACCEPTED = (200, 202)
 TOO_MANY = 429
 
@@ -88,12 +92,14 @@ class Caller:
         if self._chance.random() < 0.04:
             by = datetime.now(UTC) + timedelta(seconds=self._chance.uniform(0.5, 5.0))
             headers["Deadline"] = by.isoformat()
+        # Some come as Batch's own clients do; repeats may come by the other face.
+        path = BATCH_FACE if not headers and self._chance.random() < 0.25 else ""
         if everywhere:
             await asyncio.gather(
-                *(self._insist("submit", "POST", "", body, headers, first=one) for one in self._gateways)
+                *(self._insist("submit", "POST", path, body, headers, first=one) for one in self._gateways)
             )
         else:
-            await self._insist("submit", "POST", "", body, headers)
+            await self._insist("submit", "POST", path, body, headers)
 
     async def _insist(
         self,
@@ -134,15 +140,18 @@ class Caller:
         try:
             if gateway.url is None:
                 raise aiohttp.ClientConnectionError("it is down")
+            by_batch = path == BATCH_FACE
             async with self._http.request(
                 method,
-                f"{gateway.url}/v1/submissions{path}",
-                json=body,
+                f"{gateway.url}{path if by_batch else f'/v1/submissions{path}'}",
+                json=_as_batch_has_it(body) if by_batch and body else body,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=patience),
             ) as response:
                 answer = await response.json(content_type=None)
                 status = response.status
+                if by_batch:
+                    answer = _as_here(answer, response.headers)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             failure = type(error).__name__
         self._history.note(
@@ -154,10 +163,25 @@ class Caller:
             act=act,
             status=status,
             failure=failure,
+            face="batch" if path == BATCH_FACE else "own",
             **_told(act, path, body, headers),
             answer={name: answer[name] for name in _KEPT if name in answer},
         )
         return status, answer
+
+
+def _as_batch_has_it(body: dict[str, Any]) -> dict[str, Any]:
+    """The payload as text."""
+    return {**body, "serviceRequestPayload": json.dumps(body["serviceRequestPayload"])}
+
+
+def _as_here(answer: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+    """An answer of Batch's own face, in the members of the other: the job's id only where it is Batch's."""
+    submission_id = headers.get("x-gateway-submission-id")
+    if submission_id is None:
+        return {"title": answer.get("message")}
+    told = {"jobId": answer["jobId"]} if answer.get("jobId") != submission_id else {}
+    return {"submissionId": submission_id, **told}
 
 
 _KEPT = ("submissionId", "state", "jobId", "cancelRequested", "acceptedAt", "schedulingPriority", "type", "title")

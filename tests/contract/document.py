@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 PATH = Path(__file__).parents[2] / "openapi.yaml"
 METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
-# Operations of Batch's stand here by their names, also those that the gateway has not.
-OPERATION = re.compile(r"/v1/[a-z]+")
+# What a client of Batch's calls that the gateway has not.
+OPERATION = re.compile(r"POST /v1/(?!submissions|shares|upstreams)[a-z]+/?|[A-Z]+ /v1/tags/.+")
 # What HTTP itself puts there.
 HTTP_HEADERS = frozenset({"content-type", "content-length", "date", "server", "connection"})
 
@@ -85,7 +85,7 @@ class Contract:
         if item is None:
             if status != 404:
                 raise UndocumentedError(f"{where}: no such path is documented")
-            as_batch = method == "POST" and OPERATION.fullmatch(path)
+            as_batch = OPERATION.fullmatch(f"{method} {path}")
             return dict(everywhere["BatchUnknown" if as_batch else "NotFound"])
         operation = item.get(method.lower())
         if operation is None:

@@ -27,7 +27,18 @@ from gateway.emulator.errors import BatchError
 from gateway.emulator.jobs import Job, Jobs
 from gateway.emulator.listing import list_jobs
 from gateway.store.queue_listing import WaitingRoom
-from tests.store.world import ACCOUNT, NO_PACE, REGION, World, forwarded, new_submission, reconcile, refused, unclear
+from tests.store.world import (
+    ACCOUNT,
+    NO_PACE,
+    REGION,
+    World,
+    forwarded,
+    new_submission,
+    reconcile,
+    refused,
+    throttled,
+    unclear,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -240,14 +251,15 @@ async def test_what_waits_comes_first_then_batchs_jobs_then_what_ended_here(scen
 async def test_filters_and_statuses_mean_what_they_mean_to_batch(
     scene: Scene, asked: dict[str, Any], found: set[str]
 ) -> None:
-    for name in ("failed", "job"):
-        await scene.submit(name)
-    await scene.world.attempt(refused())
+    for name, queue in (("failed", "training"), ("failed elsewhere", "elsewhere"), ("job", "training")):
+        await scene.submit(name, queue=queue)
+    for _ in range(2):
+        await scene.world.attempt(refused())
     await scene.forward()
     await scene.submit("waits")
     if "quota" in found:
         await scene.submit("quota", share="text", share_kind="quotaShareName")
-    await scene.submit("elsewhere", queue="elsewhere")
+    await scene.submit("waits elsewhere", queue="elsewhere")
     assert {item["jobName"] for item in await scene.walk(**asked)} == found
 
 
@@ -276,6 +288,20 @@ async def test_others_see_their_own_alone_and_operators_all(scene: Scene) -> Non
     assert set(await scene.ids(VISION, **ALL)) == own["vision"]
     assert set(await scene.ids(TEXT, **ALL, maxResults=1)) == own["text"]
     assert set(await scene.ids(**ALL)) == own["vision"] | own["text"] | {stranger}
+
+
+async def test_nobody_looks_through_the_index_of_others(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("vision", "text"):
+        await scene.submit(namespace=name)
+    read, asked = scene.world.index.accepted_before, []
+
+    async def told(namespace: str, *how: Any) -> Any:
+        asked.append(namespace)
+        return await read(namespace, *how)
+
+    monkeypatch.setattr(scene.world.index, "accepted_before", told)
+    await scene.page(VISION, **ALL)
+    assert asked == ["vision"]
 
 
 async def test_jobs_whose_records_have_expired_are_operators_only(scene: Scene) -> None:
@@ -333,6 +359,47 @@ def _small_page(init: Callable[..., None]) -> Callable[..., None]:
     return made
 
 
+async def test_a_job_that_has_moved_to_batchs_next_page_meanwhile_is_shown_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await scene.queue(1)
+    (job,) = await scene.forward()
+    answers: list[dict[str, Any]] = []
+
+    async def read(*_: Any) -> Any:
+        return answers.pop(0)
+
+    for name in ("read", "call"):
+        monkeypatch.setattr(scene.batch, name, read)
+    for caller in (OPERATOR, VISION):
+        answers += [{"jobSummaryList": [job.summary(0)], "nextToken": "b"}, {"jobSummaryList": [job.summary(0)]}]
+        assert await scene.ids(caller, **ALL) == [job.job_id]
+
+
+async def test_what_is_too_old_for_a_filter_is_not_looked_at(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for one in await scene.queue(9):
+        await scene.world.changes.cancel(one, "")
+    newest_ms = max(item["createdAt"] for item in await scene.walk(**ALL))
+    monkeypatch.setattr(job_listing, "RECORDS_AT_ONCE", 2)
+    read, times = scene.world.index.get_many, []
+
+    async def counted(ids: Any) -> Any:
+        times.append(1)
+        return await read(ids)
+
+    monkeypatch.setattr(scene.world.index, "get_many", counted)
+    assert await scene.ids(filters=only("AFTER_CREATED_AT", str(newest_ms))) == []
+    assert len(times) == 1
+
+
+async def test_who_waits_is_told_its_place_and_about_when_it_goes(scene: Scene) -> None:
+    await scene.queue(2)
+    reasons = {item["statusReason"].partition(" at ")[0] for item in await scene.walk(jobStatus="SUBMITTED")}
+    assert reasons == {
+        f"Queued in the gateway, position {place} of its share; expected to go to Batch" for place in (1, 2)
+    }
+
+
 async def test_batch_is_asked_again_for_the_rest_of_a_page_a_few_times(scene: Scene) -> None:
     for _ in range(40):
         scene.batch.make()
@@ -385,8 +452,19 @@ async def test_what_comes_after_the_walk_began_disturbs_nobody(scene: Scene) -> 
     async def comes() -> None:
         await scene.queue(1)
 
-    found = await scene.ids(**ALL, maxResults=2, between=comes)
-    assert [one for one in found if one in wanted] == found == wanted[::-1] or sorted(found) == sorted(wanted)
+    assert sorted(await scene.ids(**ALL, maxResults=2, between=comes)) == sorted(wanted)
+
+
+async def test_what_came_and_went_on_after_the_walk_began_is_batchs_alone(scene: Scene) -> None:
+    (wanted,) = await scene.queue(1)
+    page = await scene.page(**ALL, maxResults=1)
+    await scene.world.changes.cancel(wanted, "")
+    await scene.queue(2)
+    jobs = await scene.forward()
+    jobs.append(await scene.made(await scene.world.lease()))
+    rest = await scene.page(**ALL, nextToken=page["nextToken"])
+    assert [one["jobId"] for one in rest["jobSummaryList"]] == [job.job_id for job in jobs[::-1]]
+    assert scene.batch.asked_for("DescribeServiceJob") == []
 
 
 @pytest.mark.parametrize("change", ["tagged", "untagged", "undescribed"])
@@ -423,9 +501,21 @@ async def test_nor_is_one_whose_answer_was_lost(scene: Scene, report: Any) -> No
     assert await scene.ids(**ALL) == [wanted]
 
 
+async def test_one_that_ended_here_and_has_a_job_all_the_same_is_batchs(scene: Scene) -> None:
+    (wanted,) = await scene.queue(1)
+    leased = await scene.world.lease()
+    job = await scene.made(leased)
+    await scene.world.settle(leased, throttled())
+    await scene.world.changes.cancel(wanted, "")
+    assert (await scene.found(wanted)).state is State.CANCELED
+    await scene.settled(leased, job)
+    assert await scene.ids(**ALL) == [job.job_id]
+
+
 async def test_others_jobs_are_not_taken_for_those_that_are_on_their_way(scene: Scene) -> None:
     (wanted,) = await scene.queue(1)
     leased = await scene.world.lease()
+    await scene.made(leased)
     now_ms = await scene.world.index.now_ms()
     like = {"jobName": "resnet", "shareIdentifier": "vision"}
     others = [
@@ -435,9 +525,8 @@ async def test_others_jobs_are_not_taken_for_those_that_are_on_their_way(scene: 
         scene.batch.make(now_ms, **{**like, "shareIdentifier": "text"}),
         scene.batch.make(now_ms - 600_000, **like),
     ]
-    await scene.made(leased)
     assert sorted(await scene.ids(**ALL)) == sorted([wanted, *(one.job_id for one in others)])
-    assert len(scene.batch.asked_for("DescribeServiceJob")) <= 3  # only those that might be it
+    assert len(scene.batch.asked_for("DescribeServiceJob")) == 3  # only those that might be it
 
 
 async def test_few_jobs_are_described_for_a_page(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,15 +540,14 @@ async def test_few_jobs_are_described_for_a_page(scene: Scene, monkeypatch: pyte
     assert len(scene.batch.asked_for("DescribeServiceJob")) == 2
 
 
+@pytest.mark.parametrize("others", [0, 1])
 async def test_one_that_settles_while_its_job_is_looked_up_is_not_shown_twice(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
-    (wanted,) = await scene.queue(1)
-    (other,) = await scene.queue(1, share="text")
-    leased = [await scene.world.lease() for _ in range(2)]
+    wanted = [*await scene.queue(1), *await scene.queue(others, share="text")]
+    leased = [await scene.world.lease() for _ in wanted]
     jobs = [await scene.made(one) for one in leased]
-    owners = scene.world.index.owners
-    settled: list[None] = []
+    owners, settled = scene.world.index.owners, []
 
     async def slow(job_ids: Any) -> Any:
         answer = await owners(job_ids)
@@ -468,7 +556,7 @@ async def test_one_that_settles_while_its_job_is_looked_up_is_not_shown_twice(
         return answer
 
     monkeypatch.setattr(scene.world.index, "owners", slow)
-    assert sorted(await scene.ids(**ALL)) == sorted([wanted, other])
+    assert sorted(await scene.ids(**ALL)) == sorted(wanted)
     assert settled
 
 
@@ -588,6 +676,4 @@ async def test_none_twice_and_none_left_out_whatever_happens_meanwhile(
             if fits and caller.sees(found):
                 expected.add(one)
         missing = expected - set(shown)
-        if not caller.operator:  # a job of their own is theirs once its answer is heard
-            missing -= {one.submission.submission_id for one, _ in churn.under_way}
         assert not missing, "one is left out"

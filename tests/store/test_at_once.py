@@ -9,7 +9,7 @@ import pytest
 from gateway.core.attempt import PaceSignal
 from gateway.core.ports import Wait
 from gateway.core.share import ShareLimits
-from tests.store.world import forwarded, throttled, uncharged
+from tests.store.world import forwarded, throttled, uncharged, unclear
 
 if TYPE_CHECKING:
     from tests.store.world import World
@@ -34,11 +34,26 @@ async def test_what_the_pace_has_no_slot_for_does_not_go_at_once(world: World) -
     assert (await world.admit("in time")).at_once
 
 
-async def test_a_call_under_way_holds_nobody_up(world: World) -> None:
+async def test_while_a_call_is_unanswered_nobody_waits_for_the_next_one(world: World) -> None:
+    """Where Batch takes seconds a serial loop would else wait for each."""
     await world.queue(1)
-    await world.lease()
+    leased = await world.lease()
+    await world.passes(milliseconds=200)
+    assert not (await world.admit()).at_once
+    await world.settle(leased, forwarded())
+    await world.attempt(forwarded("job-2"))
     await world.passes(milliseconds=200)
     assert (await world.admit()).at_once
+
+
+async def test_after_a_call_that_failed_nobody_waits_until_one_is_answered(world: World) -> None:
+    await world.queue(1)
+    await world.attempt(unclear(600))
+    await world.passes(seconds=1)
+    assert not (await world.admit("after a failure")).at_once
+    await world.attempt(forwarded())
+    await world.passes(seconds=1)
+    assert (await world.admit("after an answer")).at_once
 
 
 async def test_it_goes_at_once_exactly_when_the_store_would_hand_it_out(world: World) -> None:

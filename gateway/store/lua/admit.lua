@@ -8,6 +8,7 @@
 --       4 zset    queued submissions with a deadline, by deadline (ms)
 --       5 set     namespaces that have an index
 --       6 hash    denied (queue, role) pairs, by when they are tried again (ms)
+--       7 zset    leased submissions, by when the lease ends (ms)
 --       and for each submission:
 --       + string  the record
 --       + hash    the share: tags, rate, overrides
@@ -27,7 +28,7 @@
 -- taken as if they had come one after another.
 local prefix, total_cap, bytes_cap = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local shares_cap, channel = tonumber(ARGV[4]), ARGV[5]
-local COMMON_KEYS, COMMON_ARGS, KEYS_EACH, ARGS_EACH = 6, 7, 4, 17
+local COMMON_KEYS, COMMON_ARGS, KEYS_EACH, ARGS_EACH = 7, 7, 4, 17
 
 -- Every key is read before the first write: where a slot is just migrating, the script stops here or not at all.
 for _, key in ipairs(KEYS) do
@@ -35,7 +36,7 @@ for _, key in ipairs(KEYS) do
 end
 local now_us = clock_us()
 local now = math.floor(now_us / 1000)
-local upstream = redis.call('HMGET', KEYS[1], 'sequence', 'queued', 'bytes', 'accepting', 'version')
+local upstream = redis.call('HMGET', KEYS[1], 'sequence', 'queued', 'bytes', 'accepting', 'version', 'failures')
 refuse_newer(upstream[5])
 local sequence, queued, bytes = tonumber(upstream[1] or 0), tonumber(upstream[2] or 0), tonumber(upstream[3] or 0)
 local accepting = upstream[4] ~= '0'
@@ -43,9 +44,12 @@ local idle = redis.call('ZCARD', KEYS[2]) == 0
 local _, closed = closed_for(read_gate(KEYS[1], tonumber(ARGV[6])), tonumber(ARGV[7]), now_us)
 local woken, written = false, false
 
--- Whether the next call is this one's: it is alone in the fair order, and nothing keeps a call from going now.
+-- Whether the next call is this one's and will be answered soon: it is alone in the fair order, nothing keeps a call
+-- from going now, none is under way unanswered, and the last one did not fail.
 local function goes_at_once(ready_key, hold)
   return not closed
+    and tonumber(upstream[6] or 0) == 0
+    and redis.call('ZCARD', KEYS[7]) == 0
     and redis.call('ZCARD', KEYS[2]) == 1
     and redis.call('ZCARD', ready_key) == 1
     and tonumber(redis.call('HGET', KEYS[6], hold) or 0) <= now

@@ -7,7 +7,7 @@ import json
 import time
 from collections import OrderedDict
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +58,37 @@ class PacedCalls:
                 await asyncio.sleep(seconds)
 
     async def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises CallFailedError and StoreUnavailableError."""
-        await self.slot()
+        """Raises CallFailedError, StoreUnavailableError, and TooManyReadsError where no slot comes in time."""
+        try:
+            async with asyncio.timeout(LONG_PATIENCE_SECONDS):
+                await self.slot()
+        except TimeoutError:
+            raise TooManyReadsError from None
         return await self.at_once(operation, params)
 
     async def at_once(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """For who had its slot. Raises CallFailedError."""
         return await self._calls.call(operation, params)
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A question on its way, and how many wait for the answer; without any it is dropped while it has no slot."""
+
+    task: asyncio.Task[None] = field(init=False)
+    waiting: int = 0
+    begun: bool = False
+
+    async def wait(self, seconds: float) -> None:
+        self.waiting += 1
+        try:
+            await asyncio.wait({self.task}, timeout=seconds)
+        finally:
+            self.waiting -= 1
+
+    @property
+    def abandoned(self) -> bool:
+        return not self.waiting and not self.begun
 
 
 class Reads:
@@ -77,7 +101,7 @@ class Reads:
         self._calls = calls
         self._clock = clock
         self._kept: OrderedDict[str, tuple[dict[str, Any], float]] = OrderedDict()
-        self._flights: dict[str, asyncio.Task[None]] = {}
+        self._flights: dict[str, _Flight] = {}
 
     async def read(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Raises CallFailedError, TooManyReadsError, StoreUnavailableError."""
@@ -91,12 +115,17 @@ class Reads:
             return kept
         flight = self._flights.get(key)
         if flight is None:
-            flight = asyncio.create_task(self._fly(key, operation, params), name=f"read {operation}")
-            self._flights[key] = flight
-            flight.add_done_callback(partial(self._landed, key))
-        await asyncio.wait({flight}, timeout=LONG_PATIENCE_SECONDS if kept is None else PATIENCE_SECONDS)
-        if flight.done():
-            error = flight.exception()
+            flight = self._flights[key] = _Flight()
+            flight.task = asyncio.create_task(self._fly(flight, key, operation, params), name=f"read {operation}")
+            flight.task.add_done_callback(partial(self._landed, key, flight))
+        try:
+            await flight.wait(LONG_PATIENCE_SECONDS if kept is None else PATIENCE_SECONDS)
+        finally:
+            if flight.abandoned and self._flights.get(key) is flight:  # at once: nobody must board it any more
+                del self._flights[key]
+                flight.task.cancel()
+        if flight.task.done() and not flight.task.cancelled():
+            error = flight.task.exception()
             if error is not None and (kept is None or is_refusal(error)):
                 raise error
         now_kept = self._kept_answer(key) or kept
@@ -106,14 +135,16 @@ class Reads:
 
     async def aclose(self) -> None:
         """Ends what is under way: nobody waits for it any more."""
-        for flight in self._flights.values():
-            flight.cancel()
-        await asyncio.gather(*self._flights.values(), return_exceptions=True)
+        tasks = [flight.task for flight in self._flights.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _landed(self, key: str, flight: asyncio.Task[None]) -> None:
-        self._flights.pop(key, None)
-        if not flight.cancelled():
-            flight.exception()  # who still waits hears of it; else it is nothing to tell
+    def _landed(self, key: str, flight: _Flight, task: asyncio.Task[None]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        if not task.cancelled():
+            task.exception()  # who still waits hears of it; else it is nothing to tell
 
     def _kept_answer(self, key: str) -> Aged | None:
         if key not in self._kept:
@@ -122,8 +153,9 @@ class Reads:
         self._kept.move_to_end(key)
         return Aged(answer=answer, seconds=self._clock() - at)
 
-    async def _fly(self, key: str, operation: str, params: Mapping[str, Any]) -> None:
+    async def _fly(self, flight: _Flight, key: str, operation: str, params: Mapping[str, Any]) -> None:
         await self._calls.slot()
+        flight.begun = True
         began = self._clock()
         self._kept[key] = (await self._calls.at_once(operation, params), began)
         while len(self._kept) > MAX_KEPT:

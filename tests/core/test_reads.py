@@ -140,6 +140,23 @@ async def test_calls_go_in_the_order_in_which_they_were_asked_for() -> None:
     assert [params["jobId"] for _, params in batch.calls] == ["0", "1", "2", "3", "4"]
 
 
+async def test_what_nobody_waits_for_any_more_takes_no_slot() -> None:
+    batch, clock, budget = Batch(), Clock(), ScriptedBudget(0)
+    async with reading(batch, budget, clock) as reads:
+        for number in range(20):
+            with pytest.raises(TooManyReadsError):
+                await reads.read(QUEUES, {"nextToken": str(number)})
+        assert not reads._flights
+        budget.left = 10
+        await reads.read(QUEUES, {})
+    assert [params for _, params in batch.calls] == [{}]
+
+
+async def test_a_call_that_gets_no_slot_in_time_says_so() -> None:
+    with pytest.raises(TooManyReadsError):
+        await PacedCalls(Batch(), ScriptedBudget(0)).call("TerminateServiceJob", {})
+
+
 async def test_a_store_that_is_away_is_told_of() -> None:
     class Away:
         async def take(self) -> float:

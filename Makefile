@@ -4,10 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench campaign mutants fmt lint types imports check pins clean
+.PHONY: help setup demo test test-clients bench campaign mutants fmt lint types imports check pins clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.ready ## the environment with everything pinned
 
@@ -24,6 +24,10 @@ demo: setup ## store, emulator and gateway; 60 jobs from three shares, live
 
 test: setup ## all tests
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-clients: setup ## boto3, the AWS CLI and SageMaker's SDKs, in environments of their own: 900 MB, minutes the first time
+	$(BIN)/python -m tests.clients.environments
+	$(BIN)/python -m pytest tests/clients $(PYTEST)
 
 bench: setup ## what is promised in figures, with the bars; BENCH="main_job batches" for some
 	$(BIN)/python -m tests.bench $(BENCH)
@@ -56,6 +60,9 @@ pins: setup ## resolve versions and hashes anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra dev --group gate -o requirements/dev.txt pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements/runtime.txt pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements/build.txt requirements/build.in
+	for client in requirements/clients/*.in; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url -o $${client%.in}.txt $$client || exit 1; \
+	done
 
 clean: ## take away what was made
-	rm -rf $(VENV) .gateway .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-clients .gateway .mypy_cache .ruff_cache .pytest_cache .hypothesis

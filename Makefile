@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
+# As many test files at once as there are cores, but no more than four: each has servers of its own.
+TOGETHER := -n auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-clients bench campaign mutants fmt lint types imports check pins clean
 
@@ -22,8 +25,8 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml
 demo: setup ## store, emulator and gateway; 60 jobs from three shares, live
 	$(BIN)/gateway dev --demo
 
-test: setup ## all tests
-	$(BIN)/python -m pytest $(PYTEST)
+test: setup ## all tests, a few at a time; PYTEST="-n 0 -x tests/api" for some
+	$(BIN)/python -m pytest $(TOGETHER) $(PYTEST)
 
 test-clients: setup ## boto3, the AWS CLI and SageMaker's SDKs, in environments of their own: 900 MB, minutes the first time
 	$(BIN)/python -m tests.clients.environments

@@ -120,11 +120,9 @@ def _tell(running: Running, plan: Plan) -> None:
     ]
     token = f"first-{time.strftime('%H%M%S')}"
     click.echo("\n" + "\n".join(rows), err=True)
+    click.echo(f"\nFor boto3, the AWS CLI and the SageMaker SDK: AWS_ENDPOINT_URL_BATCH={running.url}", err=True)
     click.echo("\nTry this in another terminal; sent twice, it is still one job:\n", err=True)
     click.echo(curl_line(running.url, token) + "\n", err=True)
-    click.echo(
-        f"boto3, the AWS CLI and the SageMaker SDK come here with AWS_ENDPOINT_URL_BATCH={running.url}\n", err=True
-    )
 
 
 def _fail(message: str) -> NoReturn:

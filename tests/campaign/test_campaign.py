@@ -57,7 +57,8 @@ async def test_nothing_is_lost_or_doubled_whatever_goes_wrong() -> None:
     assert sum(event["kind"] == "ended" and event["planned"] for event in evidence.history) >= 2
     assert figures["acknowledged"] > 150
     assert figures["unanswered"] > 10
-    assert set(figures["states"]) >= {"forwarded", "canceled", "rejected"}
+    assert set(figures["states"]) >= {"forwarded", "canceled"}
+    assert {"rejected", "unknown"} & set(figures["states"])  # by whether a call may have made a job before the refusal
     assert figures["snapshots"] > 3
 
 

@@ -207,12 +207,17 @@ class JobReads:
     async def _describe(self, job: _Job) -> None:
         began = self._clock()
         described = await self._calls.at_once("DescribeServiceJob", {"jobId": job.job_id})
-        job.known, job.at, job.whole, job.unlisted = described, began, True, False
+        if not _is_overtaken(job, described, began):
+            job.known, job.at, job.whole = described, began, True
+        job.unlisted = False
         job.queue, job.created_ms = described.get("jobQueue") or job.queue, described.get("createdAt") or job.created_ms
         self._tell([job], None)
 
     async def _list(self, jobs: Sequence[_Job]) -> None:
-        """The newest of them and what is older, page by page while that finds more than describing would."""
+        """The newest of them and what is older, page by page while that finds more than describing would.
+
+        A page refreshes all jobs on it that anybody has asked for lately, so that these need no call of their own.
+        """
         left = {job.job_id: job for job in jobs}
         before_ms = max(job.created_ms or 0 for job in jobs) + 1
         query: dict[str, Any] = {
@@ -223,11 +228,14 @@ class JobReads:
         while True:
             began = self._clock()
             page = await self._calls.at_once("ListServiceJobs", query)
-            found = [(left.pop(one["jobId"]), one) for one in page["jobSummaryList"] if one["jobId"] in left]
+            found = [(self._jobs[one["jobId"]], one) for one in page["jobSummaryList"] if one["jobId"] in self._jobs]
             for job, summary in found:
+                left.pop(job.job_id, None)
+                self._wanted.pop(job.job_id, None)
                 self._take(job, summary, began)
             self._tell([job for job, _ in found], None)
-            if len(left) < LIST_FROM or len(found) < LIST_FROM or not page.get("nextToken"):
+            asked_for = sum(began - job.asked_at < ASKED_WITHIN_SECONDS for job, _ in found)
+            if len(left) < LIST_FROM or asked_for < LIST_FROM or not page.get("nextToken"):
                 break
             query["nextToken"] = page["nextToken"]
             await self._calls.slot()
@@ -236,13 +244,15 @@ class JobReads:
             self._want(job)
 
     def _take(self, job: _Job, summary: Mapping[str, Any], began: float) -> None:
+        if _is_overtaken(job, summary, began):
+            return
         same = job.known is not None and all(
             job.known.get(name) == summary.get(name) for name in ("status", "latestAttempt", "statusReason")
         )
         base = job.known or {"jobQueue": job.queue, "startedAt": 0}
         job.known, job.at, job.whole = {**base, **summary}, began, job.whole and same
         job.created_ms = summary.get("createdAt") or job.created_ms
-        if not job.whole:
+        if not job.whole and began - job.asked_at < ASKED_WITHIN_SECONDS:
             self._partial[job.job_id] = job
             self._start()
 
@@ -252,6 +262,13 @@ class JobReads:
             if job.told is not None:
                 job.told.set()
                 job.told = None
+
+
+def _is_overtaken(job: _Job, told: Mapping[str, Any], began: float) -> bool:
+    """Whether what was asked then is older than what is known: no job goes back from its end, nor by a slow answer."""
+    if job.known is None:
+        return False
+    return began < job.at or (job.known.get("status") in FINAL and told.get("status") not in FINAL)
 
 
 def _is_listed(job: _Job) -> bool:

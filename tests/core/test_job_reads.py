@@ -161,6 +161,60 @@ async def test_what_a_list_does_not_show_soon_is_described() -> None:
         assert {one["jobId"] for one in batch.of(DESCRIBE)} == set(far)
 
 
+async def test_a_page_refreshes_all_jobs_on_it_that_were_asked_for_lately() -> None:
+    batch, clock = Batch(), Clock()
+    jobs = list(batch.statuses)
+    async with reading(batch, ScriptedBudget(), clock) as reads:
+        for one in jobs:
+            await reads.describe(one)
+        batch.calls.clear()
+        clock.now += 1.5
+        await describe_all(reads, jobs[-5:])
+        clock.now += 0.5
+        await describe_all(reads, jobs)
+    assert [operation for operation, _ in batch.calls] == [LIST]
+
+
+async def test_an_answer_that_comes_late_takes_no_job_back_from_where_it_is() -> None:
+    batch, clock = Batch(), Clock()
+    slow = batch.answer
+    hold, held = asyncio.Event(), asyncio.Event()
+
+    async def call(operation: str, params: dict[str, Any]) -> dict[str, Any]:
+        answer = slow(operation, params)
+        batch.calls.append((operation, params))
+        if operation == LIST:
+            held.set()
+            await hold.wait()
+        return answer
+
+    batch.call = call  # type: ignore[method-assign,assignment]
+    jobs = list(batch.statuses)[:6]
+    async with reading(batch, ScriptedBudget(), clock) as reads:
+        listed = asyncio.create_task(describe_all(reads, jobs, queue_arn=QUEUE, created_ms=created_ms("job-59")))
+        await held.wait()
+        batch.statuses["job-1"] = "SUCCEEDED"
+        clock.now += 0.1
+        reads._want(reads._jobs["job-1"])
+        reads._jobs["job-1"].waiting += 1
+        while not reads._jobs["job-1"].whole:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        hold.set()
+        found = {one.answer["jobId"]: one.answer["status"] for one in await listed if one}
+    assert (found["job-1"], found["job-2"]) == ("SUCCEEDED", "RUNNING")
+
+
+async def test_what_has_ended_has_ended_whatever_a_list_says_later() -> None:
+    batch, clock = Batch(), Clock()
+    batch.statuses["job-1"] = "FAILED"
+    async with reading(batch, ScriptedBudget(), clock) as reads:
+        await reads.describe("job-1")
+        batch.statuses["job-1"] = "RUNNING"
+        clock.now += 2
+        await describe_all(reads, list(batch.statuses)[:20], queue_arn=QUEUE, created_ms=created_ms("job-59"))
+        assert await status(reads, "job-1") == "FAILED"
+
+
 async def test_a_list_is_walked_on_while_it_shows_more_than_describing_would() -> None:
     batch, clock = Batch(300), Clock()
     jobs = list(batch.statuses)

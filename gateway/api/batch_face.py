@@ -6,6 +6,7 @@ as in `submissions.py`.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 # Ours beside Batch's: which submission an answer is about, and the ARN of its job where the answer carries ours.
 SUBMISSION_HEADER = "x-gateway-submission-id"
 JOB_ARN_HEADER = "x-gateway-job-arn"
+
+# An SDK's own retry of a call that it got no answer to.
+_LATER_TRY = re.compile(r"attempt=(?!1(\D|$))\d")
 
 
 class JobId(Change):
@@ -66,7 +70,9 @@ def routes() -> list[web.AbstractRouteDef]:
 async def submit(request: web.Request) -> web.Response:
     """Batch's ids where it could be called at once, else the gateway's own; never later than `wait_seconds`."""
     asked = request.app[DECODER].request(await _body(request), text_payload=True)
-    accepted = await accept(request, asked)
+    accepted = await accept(
+        request, asked, retried=_LATER_TRY.search(request.headers.get("amz-sdk-request", "")) is not None
+    )
     submission, wait_seconds = accepted.submission, request.app[WAIT_SECONDS]
     if accepted.at_once and wait_seconds:
         with suppress(StoreUnavailableError):  # it is accepted: a store that goes away now takes nothing back

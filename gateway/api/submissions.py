@@ -94,13 +94,15 @@ async def _checked(request: web.Request, asked: SubmissionRequest) -> web.Respon
     return web.json_response(body)
 
 
-async def accept(request: web.Request, asked: SubmissionRequest, deadline: datetime | None = None) -> Accepted:
+async def accept(
+    request: web.Request, asked: SubmissionRequest, deadline: datetime | None = None, *, retried: bool = False
+) -> Accepted:
     """Into the store, for every face; the canonical line hears of it. Raises what `Intake.submit` raises."""
     told = request[Told.KEY]
     told.share = str(asked.share)
     try:
         accepted = await request.app[INTAKE].submit(
-            asked, request[CALLER], traceparent=request.get(TRACEPARENT), deadline=deadline
+            asked, request[CALLER], traceparent=request.get(TRACEPARENT), deadline=deadline, retried=retried
         )
     except (TokenReusedError, DuplicateRequestError) as error:
         told.submission_id = error.submission.submission_id

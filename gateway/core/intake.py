@@ -96,10 +96,12 @@ class Intake:
         *,
         traceparent: str | None = None,
         deadline: datetime | None = None,
+        retried: bool = False,
     ) -> Accepted:
         """Accept a request, or find what an earlier one with its token became.
 
-        With a deadline the forecast is held against it, and who is too late is not taken.
+        With a deadline the forecast is held against it, and who is too late is not taken. `retried`: its caller has not
+        heard of a try before; so it finds what that became also where repeats are answered with an error.
 
         Raises MalformedError without a token where one is required, InvalidSubmissionError, TooLargeError,
         TokenReusedError, DuplicateRequestError and what `AdmissionStore.admit` raises.
@@ -113,7 +115,7 @@ class Intake:
             admission = await self._stores[upstream.tag].admit(new, self._rules.limits(new.share), expected)
         except StoreUnavailableError as error:
             raise error.about(new.submission_id, new.client_token) from error
-        return self._accepted(new, admission)
+        return self._accepted(new, admission, retried=retried)
 
     async def submit_many(
         self,
@@ -215,7 +217,7 @@ class Intake:
                 before.add(new.submission_id)
         return going, ended
 
-    def _accepted(self, new: NewSubmission, admission: Admission | Exception) -> Accepted:
+    def _accepted(self, new: NewSubmission, admission: Admission | Exception, *, retried: bool = False) -> Accepted:
         """Raises the refusal, and TokenReusedError and DuplicateRequestError."""
         if isinstance(admission, Exception):
             raise admission
@@ -223,7 +225,7 @@ class Intake:
         if admission.known:
             if submission.fingerprint.total != new.fingerprint.total:
                 raise TokenReusedError(submission.fingerprint.differing(new.fingerprint), submission)
-            if self._duplicates == "reject":
+            if self._duplicates == "reject" and not retried:
                 raise DuplicateRequestError(submission)
         return Accepted(
             submission=submission,

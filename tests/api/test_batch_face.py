@@ -192,6 +192,22 @@ async def test_a_repeat_is_answered_as_it_stands_now_with_nothing_new(waiting_wo
     assert waiting_world.asked == ["SubmitServiceJob"]
 
 
+@pytest.mark.parametrize(
+    ("tried", "status"),
+    [("attempt=1", 400), ("attempt=1; max=5", 400), ("", 400), ("attempt=2; max=5", 200), ("ttl=1; attempt=10", 200)],
+)
+async def test_where_repeats_are_errors_an_sdks_own_retry_is_none(
+    client: Redis, prefix: str, tried: str, status: int
+) -> None:
+    """Its caller has sent one request, and the answer was lost on the way."""
+    async with batch_behind(client, prefix, duplicates="reject") as world:
+        one = await world.submitted(clientToken="t")
+        again = await world.submit(clientToken="t", headers={"amz-sdk-request": tried})
+        assert again.status == status
+        if status == 200:
+            assert again.headers["x-gateway-submission-id"] == one
+
+
 async def test_a_token_is_the_same_in_both_faces(world: World) -> None:
     one = await world.submitted(clientToken="t")
     posted = await world.gateway.post(submission(clientToken="t"))

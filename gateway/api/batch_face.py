@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from gateway.core.caller import Caller
     from gateway.core.reads import Aged
 
-# Ours beside Batch's: which submission an answer is about, and the ARN of its job where the answer carries ours.
+# Ours beside Batch's: which submission an answer is about, the ARN of its job where the answer carries ours, and what
+# is odd about what was asked.
 SUBMISSION_HEADER = "x-gateway-submission-id"
 JOB_ARN_HEADER = "x-gateway-job-arn"
+WARNING_HEADER = "x-gateway-warning"
+MAX_WARNING_CHARACTERS = 500
 
 # An SDK's own retry of a call that it got no answer to.
 _LATER_TRY = re.compile(r"attempt=(?!1(\D|$))\d")
@@ -82,6 +85,8 @@ async def submit(request: web.Request) -> web.Response:
     headers: dict[str, str] = {SUBMISSION_HEADER: submission.submission_id}
     if accepted.replayed:
         headers["Idempotent-Replayed"] = "true"
+    if submission.warnings:
+        headers[WARNING_HEADER] = _warning(submission)
     members: dict[str, Any] = {"jobArn": submission.job_arn, "jobName": submission.job_name, "jobId": submission.job_id}
     if submission.job_id is None:
         members["jobId"] = submission.submission_id
@@ -162,6 +167,12 @@ async def _members(request: web.Request, kind: type[Kind]) -> Kind:
 
 def _answer(members: Mapping[str, Any], headers: Mapping[str, str]) -> web.Response:
     return web.json_response(members, headers=headers)
+
+
+def _warning(submission: Submission) -> str:
+    """All that is odd, in one line: the pointers may have any text of the caller's in them."""
+    told = "; ".join(f"{one.pointer}: {one.detail}" for one in submission.warnings)
+    return re.sub(r"[^\x20-\x7e]", "?", told)[:MAX_WARNING_CHARACTERS]
 
 
 def _age(seconds: float) -> dict[str, str]:

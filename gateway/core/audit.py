@@ -43,7 +43,7 @@ REMEDIES: Mapping[str, str] = {
     "untimely": "The store's clock may have been wrong for a while: see that it is right. Cancel what must not wait",
     "expiring": "PERSIST its record before it expires",
     "lasting": "It takes room until somebody deletes it; PEXPIRE its record",
-    "unlisted": "It is found by its id, but not in lists",
+    "unlisted": "It is found by its id, but not in lists, or listed where it should not be",
     "uncounted": "Its share's backlog and oldest age are wrong until it has settled",
     "job": "Look up the job in Batch: two submissions must not have one job, nor one submission two",
     "share": "gateway shares pause and resume put the share in order",

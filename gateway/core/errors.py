@@ -130,7 +130,7 @@ class RefusedError(GatewayError):
     """A limit refuses the submission."""
 
     def __init__(self, limits: Sequence[Limit]) -> None:
-        super().__init__("Refused by: " + ", ".join(limit.name for limit in limits) + ".")
+        super().__init__("Refused by: " + ", ".join(f"{limit.name} ({limit.quota})" for limit in limits) + ".")
         self.limits = tuple(limits)
         self.retry_after_seconds = max(limit.retry_after_seconds for limit in limits)
 

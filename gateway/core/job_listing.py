@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.core.identity import SubmissionId
     from gateway.core.job_query import JobQuery
     from gateway.core.outlook import Outlook
-    from gateway.core.ports import BatchReads, Indexed, JobOwnerStore, OperationCalls, QueueListing
+    from gateway.core.ports import BatchReads, JobOwnerStore, OperationCalls, QueueListing
     from gateway.core.submission import Submission
     from gateway.core.upstream import Routes
 
@@ -57,8 +57,8 @@ class _Page:
 
     @property
     def at_once(self) -> int:
-        """How many records to look at for the rest of the page: all that wait fit where only a name could be amiss."""
-        fitting = self.query.filter != "JOB_NAME" and self.caller.operator and self.walk.stage is Stage.WAITING
+        """How many that wait to look at for the rest of the page: all of them fit where only a name could be amiss."""
+        fitting = self.query.filter != "JOB_NAME" and self.caller.operator
         return self.room if fitting else RECORDS_AT_ONCE
 
     def passes_over(self) -> None:
@@ -109,6 +109,8 @@ class JobListing:
             await steps[walk.stage](page)
             page.passes_over()
         more = {} if walk.stage is Stage.OVER else {"nextToken": walk.token()}
+        # A page over the border of two stages: who takes the first of a name wants the newest.
+        page.items.sort(key=lambda job: job.get("createdAt") or 0, reverse=True)
         return {"jobSummaryList": page.items, **more}
 
     async def _waiting(self, page: _Page) -> None:
@@ -152,11 +154,7 @@ class JobListing:
 
     async def _ended(self, page: _Page) -> None:
         query, walk, store = page.query, page.walk, self._stores[page.query.upstream.tag]
-        before = walk.place or query.start
-        places: list[Indexed] = []
-        for namespace in await store.namespaces() if page.caller.operator else [page.caller.namespace]:
-            places += await store.accepted_before(namespace, before, page.at_once)
-        places = sorted(places, reverse=True)[: page.at_once]
+        places = await store.ended_before(query.queue, walk.place or query.start, RECORDS_AT_ONCE)
         for place, submission in zip(places, await store.get_many([one.submission_id for one in places]), strict=True):
             if query.is_past(place):
                 walk.goes_on()

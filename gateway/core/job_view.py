@@ -21,6 +21,7 @@ _STATUS = {
     State.CANCELED: "FAILED",
     State.EXPIRED: "FAILED",
 }
+PAUSED = "Queued in the gateway; its share is paused, by an operator or after like rejections in a row."
 # What Batch shows as it was asked for.
 _ECHOED = ("retryStrategy", "preemptionConfiguration", "timeoutConfig", "serviceRequestPayload", "tags")
 
@@ -51,11 +52,15 @@ def summary(submission: Submission, upstream: Upstream) -> dict[str, Any]:
     return members
 
 
-def description(submission: Submission, upstream: Upstream) -> dict[str, Any]:
-    """DescribeServiceJob's answer; what was asked for is in it as long as the gateway keeps that."""
+def description(submission: Submission, upstream: Upstream, *, paused: bool = False) -> dict[str, Any]:
+    """DescribeServiceJob's answer; what was asked for is in it as long as the gateway keeps that.
+
+    `paused` is whether its share is, which is all that there is to say of it then.
+    """
     asked = json.loads(submission.request) if submission.request else {}
     return {
         **summary(submission, upstream),
+        **({"statusReason": PAUSED} if paused and submission.state is State.QUEUED else {}),
         **{name: asked[name] for name in _ECHOED if name in asked},
         "jobQueue": upstream.queue_arn(submission.share.queue),
         "schedulingPriority": submission.priority,

@@ -346,6 +346,9 @@ class JobOwnerStore(LookupStore, Protocol):
     async def owners(self, job_ids: Sequence[str]) -> Mapping[str, SubmissionId]:
         """Whose jobs these are, as far as that is known."""
 
+    async def ended_before(self, queue: str, before: Indexed | None, limit: int) -> list[Indexed]:
+        """What ended in a queue without a job of Batch's, and few others: newest first, past `before`."""
+
 
 class BatchCalls(Protocol):
     """One call of SubmitServiceJob with frozen parameters; never raises for what the network or Batch does."""

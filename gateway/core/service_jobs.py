@@ -73,7 +73,9 @@ class ServiceJobs:
             return await self._described_by_batch(located, wanted)
         if submission.job_id is None:
             outlook = self._outlooks[submission.submission_id[:TAG_CHARACTERS]]
-            members = description(await outlook.with_forecast(submission), upstream)
+            snapshot = await outlook.snapshot() if submission.state is State.QUEUED else None
+            paused = snapshot is not None and submission.share in snapshot.paused
+            members = description(await outlook.with_forecast(submission), upstream, paused=paused)
             return Described(members=members, submission=submission)
         aged = await self._of_batch(submission, upstream)
         if aged is None:

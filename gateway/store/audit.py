@@ -26,6 +26,7 @@ from gateway.store.invariants import (
     submission_drifts,
     unreadable,
 )
+from gateway.store.keys import LISTS
 from gateway.store.scripts import Scripts
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class StoreAudit:
             (now.submissions, SUBMISSIONS_AT_ONCE, self._submissions),
             (now.shares, SHARES_AT_ONCE, self._shares),
             (now.pointers, POINTERS_AT_ONCE, self._pointers),
-            (now.namespaces, SHARES_AT_ONCE, self._namespaces),
+            (now.lists, SHARES_AT_ONCE, self._lists),
         ):
             if queue:
                 return await self._look(take(queue, most), look)
@@ -263,19 +264,18 @@ class StoreAudit:
             found += drifts(name, pointer_drifts(name, *row))
         return found
 
-    async def _namespaces(self, taken: list[str]) -> list[Drift]:
+    async def _lists(self, taken: list[str]) -> list[Drift]:
         found: list[Drift] = []
-        for namespace in taken:
+        for name in taken:
+            kind, _, whose = name.partition(":")
             async with self._client.pipeline(transaction=True) as at_once:
-                at_once.sismember(self._keys.namespaces, namespace)
-                at_once.exists(self._keys.index(namespace))
-                listed, indexed = await at_once.execute(raise_on_error=False)
-            listed = answered(listed, otherwise=0)
-            if bool(listed) != bool(indexed):
-                problem = (
-                    f"the namespace is {'' if listed else 'not '}listed, but has {'an' if indexed else 'no'} index"
-                )
-                found += drifts(f"index:{namespace}", iter([("unlisted", problem)]))
+                at_once.sismember(self._keys.root + LISTS[kind], whose)
+                at_once.exists(self._keys.root + name)
+                named, there = await at_once.execute(raise_on_error=False)
+            named = answered(named, otherwise=0)
+            if bool(named) != bool(there):
+                problem = f"it is {'' if there else 'not '}there, but {LISTS[kind]} names it: {bool(named)}"
+                found += drifts(name, iter([("unlisted", problem)]))
         return found
 
     async def _end(self, now: Round) -> AuditStep:

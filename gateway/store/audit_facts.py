@@ -39,6 +39,7 @@ class Facts:
     ready: float | None
     held: float | None
     waiting: float | None
+    ended: float | None
     job_of_alias: bytes | None
     owner_of_job: bytes | None
 

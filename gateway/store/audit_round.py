@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from gateway.store.keys import LISTS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Keys by the word behind the upstream's prefix. Those of shares have the share behind it, indexes their namespace.
+# Keys by the word behind the upstream's prefix. Those of shares have the share behind it, lists whose they are.
 _ID_SETS = ("delayed", "leased", "errands", "deadlines")
-_ID_SETS_OF = ("ready", "held", "waiting", "index")
+_ID_SETS_OF = ("ready", "held", "waiting", *LISTS)
 _SHARE_SETS = ("active", "backlog", "marked")
 _SHARE_KEYS = ("share", "ready", "held", "waiting")
 _POINTERS = ("alias", "job")
+_LISTS_NAMED_BY = {names: kind for kind, names in LISTS.items()}
 # What is a set of Redis's; all others that are walked through are sorted.
-SETS = ("marked", "namespaces")
+SETS = ("marked", *_LISTS_NAMED_BY)
 # Nobody walks through these; each is looked at for its type alone.
 HASHES = frozenset({"upstream", "queues", "denied", "audit"})
 
@@ -28,7 +31,7 @@ class Round:
 
     `cursor` is SCAN's, None when all keys were met; `walks` are sets that are being walked through, with their own
     cursors. Then what was met and not yet looked at: submissions with the set in which they were met, shares, pointers
-    between submissions and jobs, namespaces. `counters` are sequence, queued and bytes as the round began, None for
+    between submissions and jobs, lists. `counters` are sequence, queued and bytes as the round began, None for
     what is no number; `queued_met` and `bytes_met` what it has counted since. Times are the store's, in ms.
     """
 
@@ -39,7 +42,7 @@ class Round:
     submissions: list[tuple[str, str]] = field(default_factory=list)
     shares: list[str] = field(default_factory=list)
     pointers: list[str] = field(default_factory=list)
-    namespaces: list[str] = field(default_factory=list)
+    lists: list[str] = field(default_factory=list)
     queued_met: int = 0
     bytes_met: int = 0
 
@@ -69,20 +72,20 @@ class Round:
                 self.submissions.append((rest, ""))
             elif kind in _POINTERS:
                 self.pointers.append(name)
-            if name in _ID_SETS or name in _SHARE_SETS or name == "namespaces" or (rest and kind in _ID_SETS_OF):
+            if name in _ID_SETS or name in _SHARE_SETS or name in _LISTS_NAMED_BY or (rest and kind in _ID_SETS_OF):
                 self.walks.append((name, 0))
             if rest and kind in _SHARE_KEYS:
                 shares[rest] = None
-            elif rest and kind == "index":
-                self.namespaces.append(rest)
+            elif rest and kind in LISTS:
+                self.lists.append(name)
         self.shares += shares
 
     def meet_members(self, name: str, members: Iterable[str]) -> None:
         """Members of one of the sets that are walked through."""
         if name in _SHARE_SETS:
             self.shares += members
-        elif name == "namespaces":
-            self.namespaces += members
+        elif name in _LISTS_NAMED_BY:
+            self.lists += [f"{_LISTS_NAMED_BY[name]}:{member}" for member in members]
         else:
             self.submissions += [(member, name) for member in members]
 

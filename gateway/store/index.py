@@ -1,4 +1,4 @@
-"""Submissions by when they were accepted, by namespace, and by Batch's job id."""
+"""Submissions by when they were accepted, by namespace and by queue, and by Batch's job id."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.core.identity import SubmissionId
 from gateway.core.ports import Indexed
 from gateway.store.connection import store_errors
+from gateway.store.keys import LISTS
 from gateway.store.reading import read
 from gateway.store.records import hold_in
 from gateway.store.scripts import Scripts
@@ -74,26 +75,40 @@ class SubmissionIndex:
 
         Entries whose records have expired may be among them until they are swept.
         """
+        return await self._listed_before(self._keys.index(namespace), before, limit)
+
+    async def ended_before(self, queue: str, before: Indexed | None, limit: int) -> list[Indexed]:
+        """As `accepted_before`, of a queue's submissions that ended without a job of Batch's.
+
+        One that an older gateway redrove or forwarded may be among them too.
+        """
+        return await self._listed_before(self._keys.ended(queue), before, limit)
+
+    async def _listed_before(self, key: str, before: Indexed | None, limit: int) -> list[Indexed]:
         highest, many = before.accepted_ms if before else "+inf", limit
         with store_errors():
             while True:  # in one range: between two of them entries would come and go
-                rows = await self._client.zrevrangebyscore(
-                    self._keys.index(namespace), highest, "-inf", start=0, num=many, withscores=True
-                )
+                rows = await self._client.zrevrangebyscore(key, highest, "-inf", start=0, num=many, withscores=True)
                 entries = [Indexed(accepted_ms=int(ms), submission_id=SubmissionId(one.decode())) for one, ms in rows]
                 found = [one for one in entries if before is None or one < before]
                 if len(found) >= limit or len(rows) < many:
                     return found[:limit]
                 many *= 2
 
-    async def sweep(self, namespace: str, *, accepted_before_ms: int, passed_over: int) -> tuple[int, int]:
-        """Take expired ones out of the index, past the first so many; (how many were looked at, how many went)."""
-        keys = self._keys
+    async def lists(self) -> list[str]:
+        """All lists, by their keys without the upstream's prefix."""
+        with store_errors():
+            named = [await self._client.smembers(self._keys.root + names) for names in LISTS.values()]
+        return [f"{kind}:{one.decode()}" for kind, ones in zip(LISTS, named, strict=True) for one in sorted(ones)]
+
+    async def sweep(self, name: str, *, accepted_before_ms: int, passed_over: int) -> tuple[int, int]:
+        """Take expired ones out of a list, past the first so many; (how many were looked at, how many went)."""
+        keys, (kind, _, whose) = self._keys, name.partition(":")
         with store_errors():
             _, looked_at, gone = await self._scripts["sweep"].run(
                 self._client,
-                [keys.index(namespace), keys.namespaces],
-                [keys.root, namespace, accepted_before_ms, passed_over, SWEEP_AT_ONCE],
+                [keys.root + name, keys.root + LISTS[kind]],
+                [keys.root, whose, accepted_before_ms, passed_over, SWEEP_AT_ONCE],
             )
         return int(looked_at), int(gone)
 

@@ -72,6 +72,7 @@ def submission_drifts(
         yield "unreadable", "its record cannot be read"
         return
     yield from _met(facts, record, facts.namespace, met)
+    yield from _ended(facts, record)
     if record["state"] == State.QUEUED:
         yield from _queued(facts, record, now_ms)
     else:
@@ -98,6 +99,18 @@ def _met(facts: Facts, record: Mapping[str, Any], namespace: str, met: str) -> I
         yield "unlisted", f"{met} lists it, but it is of the namespace {namespace}"
     elif kind == "index" and whose == namespace and facts.met != record["at"]:
         yield "unlisted", "the index of its namespace has it not, or with another time"
+    elif kind == "ended" and whose != record["queue"] and facts.met == record["at"]:
+        yield "unlisted", f"{met} lists it, but it is of the queue {record['queue']}"
+
+
+def _ended(facts: Facts, record: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whatever its state: where an older gateway redrives or forwards one that is listed, it stays so.
+
+    An entry with another time was left by a submission with the same token, whose record has expired.
+    """
+    listed, told = facts.ended == record["at"], bool(record.get("ended"))
+    if listed != told:
+        yield "unlisted", f"its queue's ended has it: {listed}, but its record says: {told}"
 
 
 def _queued(facts: Facts, record: Mapping[str, Any], now_ms: int) -> Iterator[Finding]:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gateway.core.share import Share
 
+# Lists of submissions by when they were accepted, by the first word of their keys: the set that names them all.
+LISTS = {"index": "namespaces", "ended": "endings"}
+
 
 def noted_upstreams(prefix: str) -> str:
     """Hash: `name account region` of every upstream that the store was ever used for, by tag. In no upstream's slot."""
@@ -76,6 +79,11 @@ class Keys:
         return self.root + "namespaces"
 
     @property
+    def endings(self) -> str:
+        """Set of queues of which something ended without a job."""
+        return self.root + "endings"
+
+    @property
     def denied(self) -> str:
         """Hash of (queue, role) digests that IAM denies: when they are tried again, in ms."""
         return self.root + "denied"
@@ -112,6 +120,10 @@ class Keys:
     def index(self, namespace: str) -> str:
         """Zset of the namespace's submissions, by when they were accepted, in ms."""
         return f"{self.root}index:{namespace}"
+
+    def ended(self, queue: str) -> str:
+        """Zset of the queue's submissions that ended without a job of Batch's, by when they were accepted, in ms."""
+        return f"{self.root}ended:{queue}"
 
     def share(self, share: Share) -> str:
         """Hash: the share's tags, rate and overrides."""

@@ -208,6 +208,37 @@ async def test_where_repeats_are_errors_an_sdks_own_retry_is_none(
             assert again.headers["x-gateway-submission-id"] == one
 
 
+async def test_what_is_odd_about_a_payload_is_told_in_a_header(world: World) -> None:
+    payload = training_job()
+    payload["ResourceConfig"]["InstanceType"] = "ml.zz9.größe"
+    answer = await world.submit(serviceRequestPayload=json.dumps(payload))
+    assert answer.status == 200
+    assert answer.headers["x-gateway-warning"].startswith("/serviceRequestPayload/ResourceConfig/InstanceType: ")
+    assert answer.headers["x-gateway-warning"].isascii()
+    assert "x-gateway-warning" not in (await world.submit()).headers
+
+
+async def test_what_waits_in_a_paused_share_says_so(world: World) -> None:
+    one = await world.submitted()
+    await world.gateway.call("PATCH", "/v1/shares/training/vision", {"paused": True})
+
+    async def told() -> bool:
+        described = await world.ask("DescribeServiceJob", {"jobId": one})
+        return "its share is paused" in described.json["statusReason"]
+
+    await eventually(told)
+
+
+async def test_the_newest_of_a_name_comes_first_wherever_it_ended(world: World) -> None:
+    await world.submitted(jobName="nightly")
+    job_id = await world.forward()
+    later = await world.submitted(jobName="nightly")
+    await terminate(world, later)
+    query = {"jobQueue": "training", "filters": [{"name": "JOB_NAME", "values": ["nightly"]}]}
+    listed = (await world.ask("ListServiceJobs", query)).json["jobSummaryList"]
+    assert [(job["jobId"], job["status"]) for job in listed] == [(later, "FAILED"), (job_id, "SUBMITTED")]
+
+
 async def test_a_token_is_the_same_in_both_faces(world: World) -> None:
     one = await world.submitted(clientToken="t")
     posted = await world.gateway.post(submission(clientToken="t"))

@@ -290,18 +290,82 @@ async def test_others_see_their_own_alone_and_operators_all(scene: Scene) -> Non
     assert set(await scene.ids(**ALL)) == own["vision"] | own["text"] | {stranger}
 
 
-async def test_nobody_looks_through_the_index_of_others(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("vision", "text"):
-        await scene.submit(namespace=name)
-    read, asked = scene.world.index.accepted_before, []
+async def test_what_ended_is_found_without_a_look_at_what_batch_has(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = await scene.submit("resnet")
+    await scene.world.attempt(refused())
+    many = await scene.submit("resnet")
+    (job,) = await scene.forward()
+    looked_at = _looked_at(scene, monkeypatch)
+    async with _many_more_like(scene.world, many, 100_000):
+        for caller in (OPERATOR, VISION):
+            page = await scene.page(caller, jobStatus="FAILED")
+            assert [item["jobId"] for item in page.pop("jobSummaryList")] == [wanted]
+            assert page == {}
+            assert sum(looked_at) == 1
+            looked_at.clear()
+        page = await scene.page(filters=only("JOB_NAME", "resnet"))
+        assert {item["jobId"] for item in page.pop("jobSummaryList")} == {wanted, job.job_id}
+        assert page == {}
+        assert sum(looked_at) == 1
 
-    async def told(namespace: str, *how: Any) -> Any:
-        asked.append(namespace)
-        return await read(namespace, *how)
 
-    monkeypatch.setattr(scene.world.index, "accepted_before", told)
-    await scene.page(VISION, **ALL)
-    assert asked == ["vision"]
+@asynccontextmanager
+async def _many_more_like(world: World, one: SubmissionId, number: int) -> AsyncIterator[None]:
+    """Accepted later, and gone afterwards: other tests look through every key of the server."""
+    copies = """
+    for number = 1, tonumber(ARGV[2]) do
+      local id = string.sub(ARGV[1], 1, -13) .. string.format('%012d', number)
+      if ARGV[3] == '1' then
+        redis.call('COPY', KEYS[1] .. ARGV[1], KEYS[1] .. id)
+        redis.call('ZADD', KEYS[2], ARGV[4], id)
+      else
+        redis.call('DEL', KEYS[1] .. id)
+      end
+    end"""
+    args = [world.keys.record(one).removesuffix(one), world.keys.index("vision"), one, number]
+    later_ms = await world.index.now_ms() + 1
+    await world.client.eval(copies, 2, *args, 1, later_ms)
+    try:
+        assert await world.client.zcard(world.keys.index("vision")) > number
+        yield
+    finally:
+        await world.client.eval(copies, 2, *args, 0, later_ms)
+
+
+def _looked_at(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many records are read at a time from now on, but for what waits."""
+    read, looked_at = scene.world.index.get_many, list[int]()
+
+    async def counted(ids: Any) -> Any:
+        looked_at.append(len(ids))
+        return await read(ids)
+
+    monkeypatch.setattr(scene.world.index, "get_many", counted)
+    return looked_at
+
+
+async def test_what_ended_is_listed_no_longer_than_its_record(scene: Scene) -> None:
+    gone, there = await scene.queue(2)
+    for one in (gone, there):
+        await scene.world.changes.cancel(one, "")
+    await scene.world.client.delete(scene.world.keys.record(gone))
+    assert await scene.ids(jobStatus="FAILED") == [there]
+
+
+async def test_what_an_older_gateway_redrove_or_forwarded_has_not_ended(scene: Scene) -> None:
+    """It leaves the entries in the list that it does not know."""
+    redriven, late = await scene.queue(2)
+    await scene.world.attempt(refused())
+    leased = await scene.world.lease()
+    await scene.world.settle(leased, refused(maybe_sent=True))
+    entries = await scene.world.client.zrange(scene.world.keys.ended("training"), 0, -1, withscores=True)
+    assert set(await scene.ids(jobStatus="FAILED")) == {redriven, late}
+    await scene.world.changes.redrive(redriven)
+    await scene.settled(leased, await scene.made(leased))
+    await scene.world.client.zadd(scene.world.keys.ended("training"), dict(entries))
+    assert await scene.ids(jobStatus="FAILED") == []
 
 
 async def test_jobs_whose_records_have_expired_are_operators_only(scene: Scene) -> None:
@@ -332,15 +396,9 @@ async def test_each_page_is_bounded_work(scene: Scene, monkeypatch: pytest.Monke
     monkeypatch.setattr(job_listing, "RECORDS_AT_ONCE", 3)
     monkeypatch.setattr(job_listing._Page, "__init__", _small_page(job_listing._Page.__init__))
     wanted = await scene.submit("needle")
-    await scene.queue(20)
-    read = scene.world.index.get_many
-    looked_at: list[int] = []
-
-    async def counted(ids: Any) -> Any:
-        looked_at.append(len(ids))
-        return await read(ids)
-
-    monkeypatch.setattr(scene.world.index, "get_many", counted)
+    for one in (wanted, *await scene.queue(30)):
+        await scene.world.changes.cancel(one, "")
+    looked_at = _looked_at(scene, monkeypatch)
     pages: list[int] = []
 
     async def turn() -> None:
@@ -381,15 +439,9 @@ async def test_what_is_too_old_for_a_filter_is_not_looked_at(scene: Scene, monke
         await scene.world.changes.cancel(one, "")
     newest_ms = max(item["createdAt"] for item in await scene.walk(**ALL))
     monkeypatch.setattr(job_listing, "RECORDS_AT_ONCE", 2)
-    read, times = scene.world.index.get_many, []
-
-    async def counted(ids: Any) -> Any:
-        times.append(1)
-        return await read(ids)
-
-    monkeypatch.setattr(scene.world.index, "get_many", counted)
+    looked_at = _looked_at(scene, monkeypatch)
     assert await scene.ids(filters=only("AFTER_CREATED_AT", str(newest_ms))) == []
-    assert len(times) == 1
+    assert looked_at == [2]
 
 
 async def test_who_waits_is_told_its_place_and_about_when_it_goes(scene: Scene) -> None:

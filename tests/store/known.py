@@ -24,6 +24,7 @@ class Known:
     token: str
     share: Share
     namespace: str
+    accepted: int
     asked_priority: int
     priority: int
     deadline: int | None
@@ -47,6 +48,11 @@ class Known:
     @property
     def is_dead_letter(self) -> bool:
         return self.state in DEAD_LETTERS and self.job_id is None and not self.closed
+
+    @property
+    def is_listed(self) -> bool:
+        """Among what ended in the gateway."""
+        return self.state != "queued" and self.job_id is None
 
     @property
     def owes(self) -> bool:
@@ -83,6 +89,7 @@ def agrees(wanted: SubmissionId, one: Known, expiry: int, value: bytes, owner: b
     marks = (record.get(name) for name in ("look", "terminate", "update", "errand"))
     assert [bool(mark) for mark in marks] == [one.look, one.terminate, one.update, one.errand is not None]
     assert (submission.settled_at is not None) == (one.state != "queued")
+    assert record.get("ended", False) == one.is_listed
     assert one.lease is None or record["lease"] == one.lease
     assert (expiry == -1) == (one.state == "queued" or one.is_dead_letter or one.owes)
     assert bool(submission.request) == (one.state == "queued" or one.is_dead_letter)

@@ -228,6 +228,45 @@ async def _namespace_without_index(store: Furnished) -> set[tuple[str, str]]:
     return {("unlisted", "index:nobody's")}
 
 
+async def _ended_and_not_listed(store: Furnished) -> set[tuple[str, str]]:
+    await store.client.zrem(store.keys.ended("training"), store.canceled)
+    return {("unlisted", store.canceled)}
+
+
+async def _ended_and_listed_at_another_time(store: Furnished) -> set[tuple[str, str]]:
+    await store.client.zincrby(store.keys.ended("training"), 1, store.unknown)
+    return {("unlisted", store.unknown)}
+
+
+async def _queued_and_listed_as_ended(store: Furnished) -> set[tuple[str, str]]:
+    accepted_ms = (await store.world.record(store.ready))["at"]
+    await store.client.zadd(store.keys.ended("training"), {store.ready: accepted_ms})
+    return {("unlisted", store.ready)}
+
+
+async def _forwarded_and_listed_as_ended(store: Furnished) -> set[tuple[str, str]]:
+    accepted_ms = (await store.world.record(store.forwarded))["at"]
+    await store.client.zadd(store.keys.ended("training"), {store.forwarded: accepted_ms})
+    return {("unlisted", store.forwarded)}
+
+
+async def _ended_in_another_queue(store: Furnished) -> set[tuple[str, str]]:
+    accepted_ms = (await store.world.record(store.rejected))["at"]
+    await store.client.zadd(store.keys.ended("other"), {store.rejected: accepted_ms})
+    await store.client.sadd(store.keys.endings, "other")
+    return {("unlisted", store.rejected)}
+
+
+async def _queue_not_named(store: Furnished) -> set[tuple[str, str]]:
+    await store.client.srem(store.keys.endings, "training")
+    return {("unlisted", "ended:training")}
+
+
+async def _queue_of_which_nothing_ended(store: Furnished) -> set[tuple[str, str]]:
+    await store.client.sadd(store.keys.endings, "nothing's")
+    return {("unlisted", "ended:nothing's")}
+
+
 async def _not_waiting(store: Furnished) -> set[tuple[str, str]]:
     await store.client.zrem(store.keys.waiting(SHARE), store.leased)
     return {("uncounted", store.leased), ("counts", str(SHARE))}

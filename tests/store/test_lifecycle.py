@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tests.servers import StoreServer
 
 SHARES = (Share("training", "a"), Share("training", "b"), Share("other", "a"))
+QUEUES = ("training", "other")
 NAMESPACES = ("n", "m")
 LIMITS = (ShareLimits(), ShareLimits(), ShareLimits(rate=0.5, burst=2, over_limit="delay"))
 DEADLINES = (None, None, None, 0.1, 3.0, 61.0, 200.0)  # seconds
@@ -78,6 +79,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.known: dict[SubmissionId, Known] = {}
         self.forgotten: set[SubmissionId] = set()
         self.indexed: dict[str, dict[SubmissionId, int]] = {namespace: {} for namespace in NAMESPACES}
+        self.unswept: dict[str, dict[SubmissionId, int]] = {queue: {} for queue in QUEUES}  # ended, and forgotten
         self.leases: list[Leased] = []
         self.errands: list[Errand] = []
         self.paused: set[Share] = set()
@@ -175,6 +177,7 @@ class Lifecycle(RuleBasedStateMachine):
                 token=token,
                 share=share,
                 namespace=namespace,
+                accepted=self.now,
                 asked_priority=priority,
                 priority=priority,
                 deadline=round(deadline.timestamp() * 1000) if deadline else None,
@@ -413,7 +416,7 @@ class Lifecycle(RuleBasedStateMachine):
             one.end(one.state, self.now)
 
     def time_goes_by(self) -> None:
-        self.time_passes(self.draw(0.05, 0.2, 1.0, 5.0, 61.0, 600.0))
+        self.time_passes(self.draw(0.05, 0.2, 1.0, 5.0, 61.0, 600.0, 1200.0))
 
     def time_passes(self, seconds: float) -> None:
         self.run(self.world.passes(seconds=seconds))
@@ -421,17 +424,27 @@ class Lifecycle(RuleBasedStateMachine):
         for wanted in [wanted for wanted, one in self.known.items() if one.expires and one.expires <= self.now]:
             assert self.run(self.client.delete(self.world.keys.record(wanted))) == 1
             self.forgotten.add(wanted)
-            del self.known[wanted]
+            one = self.known.pop(wanted)
+            if one.is_listed:
+                self.unswept[one.share.queue][wanted] = one.accepted
 
     def sweep(self) -> None:
-        namespace, passed_over = self.draw(*NAMESPACES), self.draw(0, 0, 0, 2)
-        index, before = self.indexed[namespace], self.now - RETENTION_MS
-        old = sorted((at, wanted) for wanted, at in index.items() if at <= before)[passed_over:]
+        kind, passed_over = self.draw("index", "ended"), self.draw(0, 0, 0, 2)
+        whose = self.draw(*(NAMESPACES if kind == "index" else QUEUES))
+        entries = self.indexed[whose] if kind == "index" else self.ended(whose)
+        before = self.now - RETENTION_MS
+        old = sorted((at, wanted) for wanted, at in entries.items() if at <= before)[passed_over:]
         gone = [wanted for _, wanted in old if wanted in self.forgotten]
-        told = self.run(self.world.index.sweep(namespace, accepted_before_ms=before, passed_over=passed_over))
+        told = self.run(self.world.index.sweep(f"{kind}:{whose}", accepted_before_ms=before, passed_over=passed_over))
         assert told == (len(old), len(gone))
+        left = self.indexed[whose] if kind == "index" else self.unswept[whose]
         for wanted in gone:
-            del index[wanted]
+            del left[wanted]
+
+    def ended(self, queue: str) -> dict[SubmissionId, int]:
+        """What ended in the gateway, without a job, and when it was accepted."""
+        listed = {wanted: one for wanted, one in self.known.items() if one.is_listed and one.share.queue == queue}
+        return self.unswept[queue] | {wanted: one.accepted for wanted, one in listed.items()}
 
     def pause(self) -> None:
         share = self.draw(*SHARES)
@@ -452,13 +465,14 @@ class Lifecycle(RuleBasedStateMachine):
     async def check(self) -> None:
         keys = self.world.keys
         zsets = [keys.delayed, keys.leased, keys.errands, keys.deadlines, keys.active, keys.backlog]
-        zsets += [keys.index(namespace) for namespace in NAMESPACES]
+        zsets += [keys.index(namespace) for namespace in NAMESPACES] + [keys.ended(queue) for queue in QUEUES]
         async with self.client.pipeline(transaction=True) as pipe:
             for share in SHARES:
                 pipe.zrange(keys.ready(share), 0, -1, withscores=True)
             for name in zsets:
                 pipe.zrange(name, 0, -1, withscores=True)
             pipe.smembers(keys.namespaces)
+            pipe.smembers(keys.endings)
             pipe.hgetall(keys.queues)
             pipe.hmget(keys.upstream, "queued", "bytes")
             for share in SHARES:
@@ -471,7 +485,8 @@ class Lifecycle(RuleBasedStateMachine):
         ready = {share: _named(answers.pop(0)) for share in SHARES}
         delayed, leased, errands, deadlines, active, backlog = (_named(answers.pop(0)) for _ in range(6))
         indexes = {namespace: _named(answers.pop(0)) for namespace in NAMESPACES}
-        namespaces, queues, (queued, size) = answers.pop(0), answers.pop(0), answers.pop(0)
+        ended = {queue: _named(answers.pop(0)) for queue in QUEUES}
+        namespaces, endings, queues, (queued, size) = (answers.pop(0) for _ in range(4))
         share_expiry = {share: answers.pop(0) for share in SHARES}
 
         waiting = {wanted: one for wanted, one in self.known.items() if one.state == "queued"}
@@ -490,6 +505,8 @@ class Lifecycle(RuleBasedStateMachine):
             assert expiry <= 0 or str(share) not in by_share
         assert indexes == self.indexed
         assert {name.decode() for name in namespaces} == {name for name, index in indexes.items() if index}
+        assert ended == {queue: self.ended(queue) for queue in QUEUES}
+        assert {name.decode() for name in endings} == {queue for queue, entries in ended.items() if entries}
 
         sizes = 0
         for (wanted, one), row in zip(self.known.items(), _triples(answers), strict=True):

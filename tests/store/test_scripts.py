@@ -221,7 +221,7 @@ async def walk(world: World, recorder: Recorder) -> None:
     nobody = Confirmation(waits=(("WAIT", 0, 1),), wanted=(0,))
     await Confirmer(recorder, world.keys, lambda: nobody).confirm()  # type: ignore[arg-type]
     await StoreReadBudget(recorder, world.keys, rate=30.0).take()  # type: ignore[arg-type]
-    await index.sweep("n", accepted_before_ms=2**50, passed_over=0)
+    await index.sweep("index:n", accepted_before_ms=2**50, passed_over=0)
     await whole_round(StoreAudit(recorder, world.keys, bounds=world.bounds))  # type: ignore[arg-type]
     world.store = outer
 

@@ -44,7 +44,7 @@ end
 
 -- Facts of one: the record up to its request (false where there is none or no string, empty where it cannot be read),
 -- its whole length (bytes), its PTTL (ms); scores, false where it does not stand: where it was met, delayed, leased,
--- errands, deadlines, and its share's ready, held and waiting; the job that its alias names, the submission that its
+-- errands, deadlines, its share's ready, held and waiting, and its queue's ended; the job that its alias names, the submission that its
 -- job names.
 local now = math.floor(clock_us() / 1000)
 local found = {}
@@ -54,7 +54,7 @@ for number = 1, #KEYS - COMMON_KEYS do
   local length = redis.call('TYPE', key).ok == 'string' and redis.call('STRLEN', key) or 0
   local facts = { false, length, redis.call('PTTL', key), met ~= '' and score(prefix .. met, id),
     score(KEYS[1], id), score(KEYS[2], id), score(KEYS[3], id), score(KEYS[4], id), false, false, false, false,
-    false }
+    false, false }
   if length > 0 then
     local value = redis.call('GETRANGE', key, 0, HEAD_BYTES - 1)
     local head, record, whole = read_head(value)
@@ -68,9 +68,12 @@ for number = 1, #KEYS - COMMON_KEYS do
       facts[10] = score(prefix .. 'held:' .. record.share, id)
       facts[11] = score(prefix .. 'waiting:' .. record.share, id)
     end
+    if type(record.queue) == 'string' then
+      facts[12] = score(prefix .. 'ended:' .. record.queue, id)
+    end
     if type(record.job_id) == 'string' then
-      facts[12] = text_at(prefix .. 'alias:' .. id)
-      facts[13] = text_at(prefix .. 'job:' .. record.job_id)
+      facts[13] = text_at(prefix .. 'alias:' .. id)
+      facts[14] = text_at(prefix .. 'job:' .. record.job_id)
     end
   end
   found[number] = facts

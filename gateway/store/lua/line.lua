@@ -2,7 +2,8 @@
 -- How a submission enters and leaves the backlog. A queued one stands in exactly one place: in its share's `ready`, in
 -- `delayed`, in `leased`, or in `errands`, where it waits for a look at Batch's jobs and is not submitted meanwhile.
 -- Those of `delayed` that wait for their share's rate are in the share's `held` too, so that a new rate can reach them.
--- `errands` also has final ones that Batch is owed a termination or an update for. Each function says which keys it
+-- `errands` also has final ones that Batch is owed a termination or an update for. What is final and has no job of
+-- Batch's is in its queue's `ended`, and `endings` names the queues that have one. Each function says which keys it
 -- writes; whoever calls it has read them all before: `standing_of` does.
 
 -- A job that is to end costs money while it waits: it goes before every update of the last hour.
@@ -10,6 +11,12 @@ local AHEAD_MS = 3600000
 
 -- What Batch keeps no copy of stays: dead letters wait for a person with all that was asked.
 local DEAD_LETTERS = { rejected = true, unknown = true }
+
+-- Reads the lists that a record may enter or leave with its end.
+local function read_ended(prefix, record)
+  redis.call('ZCARD', prefix .. 'ended:' .. record.queue)
+  redis.call('SCARD', prefix .. 'endings')
+end
 
 -- Reads all that entering or leaving the backlog depends on; `prefix` is that of the upstream's keys.
 local function standing_of(prefix, id, record)
@@ -41,6 +48,7 @@ local function standing_of(prefix, id, record)
   for _, name in ipairs({ 'delayed', 'leased', 'errands', 'deadlines' }) do
     redis.call('ZCARD', prefix .. name)
   end
+  read_ended(prefix, record)
   return standing
 end
 
@@ -132,8 +140,26 @@ local function is_dead_letter(record)
   return DEAD_LETTERS[record.state] and not record.job_id and not record.closed
 end
 
+-- Lists it while it is final and has no job. The record says whether it is listed: a release that knows no such lists
+-- carries the word along and leaves the entry, so that the two agree whoever ends, redrives or forwards it. Writes
+-- ended, endings.
+local function list_ended(prefix, id, record)
+  local key = prefix .. 'ended:' .. record.queue
+  if record.state ~= 'queued' and not record.job_id then
+    record.ended = true
+    redis.call('ZADD', key, int(record.at), id)
+    redis.call('SADD', prefix .. 'endings', record.queue)
+  elseif record.ended then
+    record.ended = nil
+    redis.call('ZREM', key, id)
+    if redis.call('ZCARD', key) == 0 then
+      redis.call('SREM', prefix .. 'endings', record.queue)
+    end
+  end
+end
+
 -- Writes a final record: the request goes with it, but a dead letter's. It expires, but while Batch is owed something,
--- and dead letters never. Writes the record and errands.
+-- and dead letters never. Writes the record, errands, ended and endings.
 local function write_final(prefix, id, record, rest, now, retention_ms)
   record.settled = record.settled or now
   record.look, record.errand, record.errand_tries = nil, nil, nil
@@ -142,6 +168,7 @@ local function write_final(prefix, id, record, rest, now, retention_ms)
   if not kept then
     rest = string.sub(rest, 1, record.identity)
   end
+  list_ended(prefix, id, record)
   local value = pack_record(record, rest)
   if owed or kept then
     redis.call('SET', key, value)

@@ -30,6 +30,7 @@ end
 if not waits or rejected ~= close then
   return { 'refused', value }
 end
+read_ended(prefix, record)
 redis.call('ZCARD', prefix .. 'errands')
 redis.call('EXISTS', prefix .. 'alias:' .. id)
 local owner = job_id ~= '' and redis.call('GET', KEYS[2])

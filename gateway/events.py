@@ -78,6 +78,10 @@ EVENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "replayed": "true for a repeated token",
         },
     ),
+    "reads_failing": (
+        "Batch could not be asked how a job stands: callers get what was known. At most once a minute.",
+        {"upstream": "name of the upstream", "error_code": "Batch's error code, or the failure's name"},
+    ),
     "queue_unchecked": (
         "Batch could not be asked about a queue: submissions to it pass with a warning. At most once a minute a queue.",
         {

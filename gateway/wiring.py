@@ -165,7 +165,7 @@ def http_face(
         for one, batch in upstreams
     }
     reads = {tag: Reads(paced) for tag, paced in calls.items()}
-    job_reads = {tag: JobReads(paced) for tag, paced in calls.items()}
+    job_reads = {tag: JobReads(calls[tag], upstream=one.section.name, log=log) for tag, one in opened.items()}
     queue_checks = {
         tag: QueueCheck(upstream=one.section.name, calls=calls[tag], log=log) for tag, one in opened.items()
     }

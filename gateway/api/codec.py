@@ -138,7 +138,7 @@ class Decoder:
         findings: list[Finding] = []
         if text_payload and not isinstance(body.get("serviceRequestPayload", ""), str):
             findings.append(Finding(pointer="/serviceRequestPayload", detail="must be a string that holds JSON"))
-            body = {**body, "serviceRequestPayload": "{}"}
+            body = {**body, "serviceRequestPayload": body["serviceRequestPayload"] or "{}"}  # it is there, and wrong
         # null and {} mean absent, but in an unknown member they are a mistake like any other value
         body = {name: value for name, value in body.items() if name not in _MEMBERS or value not in (None, {})}
         model = None

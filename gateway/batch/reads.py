@@ -35,12 +35,14 @@ class OperationClient:
         self._slots = asyncio.Semaphore(READ_CONNECTIONS)
 
     async def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        shape = self._client.meta.service_model.operation_model(operation)
+        for name in sorted(params.keys() - shape.input_shape.members.keys()):  # they become names of arguments
+            raise _refused(f"{name[:64]}: is not a member that is known here")
         with failing_as_calls_do(), _naming_what_does_not_fit():
             async with asyncio.timeout(self._call_timeout_seconds), self._slots:
                 answer: dict[str, Any] = await getattr(self._client, xform_name(operation))(**params)
             metadata = answer.pop("ResponseMetadata")
-            required = self._client.meta.service_model.operation_model(operation).output_shape.required_members
-            if not metadata.get("RequestId") or any(name not in answer for name in required):
+            if not metadata.get("RequestId") or any(one not in answer for one in shape.output_shape.required_members):
                 raise MalformedAnswerError("Batch answered 200, and not what its model promises.")
             return answer
 
@@ -52,4 +54,9 @@ def _naming_what_does_not_fit() -> Iterator[None]:
         yield
     except ParamValidationError as error:
         told = "; ".join(str(error.kwargs.get("report", "")).splitlines())
-        raise CallFailedError(Answer(kind=AnswerKind.REFUSED, code="ClientException", message=told)) from error
+        raise _refused(told) from error
+
+
+def _refused(told: str) -> CallFailedError:
+    """As Batch would have."""
+    return CallFailedError(Answer(kind=AnswerKind.REFUSED, code="ClientException", message=told))

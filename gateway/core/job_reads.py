@@ -20,6 +20,7 @@ from gateway.core.reconcile import CallFailedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from gateway.core.ports import Log
     from gateway.core.reads import PacedCalls
 
 FINAL_SECONDS = 3600.0
@@ -33,19 +34,24 @@ CALLS_IN_FLIGHT = 8
 # Whoever may not list is asked again once a minute.
 NO_LIST_SECONDS = 60.0
 REST_SECONDS = 1.0
+LOG_SECONDS = 60.0
 # What nobody has asked for any more is not described again.
 ASKED_WITHIN_SECONDS = 10.0
 
 
 @dataclass(slots=True, kw_only=True)
 class _Job:
-    """What is known of one: `at` is when that was asked for, `whole` whether it is a description of how it stands."""
+    """What is known of one: `at` is when that was asked for, `whole` whether it is a description of how it stands.
+
+    `told` is there while somebody is to be told: then it is among those wanted, or a call for it is under way.
+    """
 
     job_id: str
     queue: str | None = None
     created_ms: int | None = None
     known: dict[str, Any] | None = None
     at: float = 0.0
+    changed_at: float = 0.0
     whole: bool = False
     unlisted: bool = False
     asked_at: float = 0.0
@@ -60,8 +66,13 @@ class JobReads:
     Where Batch or the budget cannot give a new one in time, the old one is given, with its age.
     """
 
-    def __init__(self, calls: PacedCalls, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, calls: PacedCalls, *, upstream: str, log: Log, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._calls = calls
+        self._upstream = upstream
+        self._log = log
+        self._logged_at = -LOG_SECONDS
         self._clock = clock
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
         self._wanted: OrderedDict[str, _Job] = OrderedDict()
@@ -90,8 +101,7 @@ class JobReads:
     def forget(self, job_id: str) -> None:
         """It was changed just now: what is known of it is old, whenever it was asked for."""
         if job_id in self._jobs:
-            self._jobs[job_id].at = self._jobs[job_id].asked_at - FINAL_SECONDS
-            self._jobs[job_id].whole = False
+            self._jobs[job_id].changed_at = self._clock()
 
     async def aclose(self) -> None:
         """Ends what is under way: nobody waits for it any more."""
@@ -112,7 +122,7 @@ class JobReads:
         return job
 
     def _is_fresh(self, job: _Job) -> bool:
-        if job.known is None:
+        if job.known is None or job.at < job.changed_at:
             return False
         final = job.whole and job.known.get("status") in FINAL
         return self._clock() - job.at < (FINAL_SECONDS if final else FRESH_SECONDS)
@@ -200,9 +210,22 @@ class JobReads:
                     self._want(job)
             else:
                 self._tell(jobs, error)
+            self._log_failure(error)
+        except StoreUnavailableError as error:  # between two pages of a list: the store has the budget
+            self._tell(jobs, error)
         except asyncio.CancelledError:
             self._tell(jobs, None)
             raise
+        except Exception as error:
+            self._tell(jobs, error)
+            raise
+
+    def _log_failure(self, error: CallFailedError) -> None:
+        """Callers get older answers meanwhile: somebody must hear of it."""
+        now = self._clock()
+        if error.answer.kind is not AnswerKind.REFUSED and now - self._logged_at >= LOG_SECONDS:
+            self._logged_at = now
+            self._log.warning("reads_failing", upstream=self._upstream, error_code=error.answer.code)
 
     async def _describe(self, job: _Job) -> None:
         began = self._clock()
@@ -268,7 +291,7 @@ def _is_overtaken(job: _Job, told: Mapping[str, Any], began: float) -> bool:
     """Whether what was asked then is older than what is known: no job goes back from its end, nor by a slow answer."""
     if job.known is None:
         return False
-    return began < job.at or (job.known.get("status") in FINAL and told.get("status") not in FINAL)
+    return began < max(job.at, job.changed_at) or (job.known.get("status") in FINAL and told.get("status") not in FINAL)
 
 
 def _is_listed(job: _Job) -> bool:

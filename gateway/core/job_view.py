@@ -60,7 +60,7 @@ def description(submission: Submission, upstream: Upstream, *, paused: bool = Fa
     asked = json.loads(submission.request) if submission.request else {}
     return {
         **summary(submission, upstream),
-        **({"statusReason": PAUSED} if paused and submission.state is State.QUEUED else {}),
+        **({"statusReason": PAUSED} if paused and _is_in_line(submission) else {}),
         **{name: asked[name] for name in _ECHOED if name in asked},
         "jobQueue": upstream.queue_arn(submission.share.queue),
         "schedulingPriority": submission.priority,
@@ -91,6 +91,11 @@ def reason(submission: Submission) -> str:
 def milliseconds(moment: datetime) -> int:
     """Since 1970, as Batch counts."""
     return round(moment.timestamp() * 1000)
+
+
+def _is_in_line(submission: Submission) -> bool:
+    """Whether it waits for its turn, and for nothing else."""
+    return bool(submission.position) and not submission.cancel and not submission.sought
 
 
 def _waiting(submission: Submission) -> str:

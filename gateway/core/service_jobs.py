@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gateway.core.attempt import AnswerKind
 from gateway.core.errors import (
     AlreadyFinalError,
     NotFoundError,
@@ -71,12 +72,12 @@ class ServiceJobs:
         submission, upstream = located.submission, located.upstream
         if submission is None or upstream is None:
             return await self._described_by_batch(located, wanted)
-        if submission.job_id is None:
+        if submission.state is not State.FORWARDED or submission.job_id is None:
             outlook = self._outlooks[submission.submission_id[:TAG_CHARACTERS]]
             snapshot = await outlook.snapshot() if submission.state is State.QUEUED else None
             paused = snapshot is not None and submission.share in snapshot.paused
             members = description(await outlook.with_forecast(submission), upstream, paused=paused)
-            return Described(members=members, submission=submission)
+            return Described(members=_as_asked(members, located), job_arn=submission.job_arn, submission=submission)
         aged = await self._of_batch(submission, upstream)
         if aged is None:
             since = await self._lookup.seconds_since_settled(submission)
@@ -138,6 +139,8 @@ class ServiceJobs:
                     patient=False,
                 )
             except CallFailedError as error:
+                if error.answer.kind is AnswerKind.DENIED:  # that does not pass: who waits for an end must hear of it
+                    raise
                 if is_refusal(error) and await self._lookup.seconds_since_settled(submission) > SETTLING_SECONDS:
                     raise
                 return None
@@ -175,8 +178,8 @@ class ServiceJobs:
 
 
 def _as_asked(members: Mapping[str, Any], located: Located) -> dict[str, Any]:
-    """With the submission's own id and ARN where it was asked for by these."""
-    if located.as_submission is None or located.upstream is None:
+    """With the submission's own id and ARN where it was asked for by these, else with the job's."""
+    asked = located.as_submission or located.job_id
+    if asked is None or located.upstream is None:
         return dict(members)
-    own = located.as_submission
-    return {**members, "jobId": own, "jobArn": located.upstream.job_arn(own)}
+    return {**members, "jobId": asked, "jobArn": located.upstream.job_arn(asked)}

@@ -208,6 +208,31 @@ async def test_where_repeats_are_errors_an_sdks_own_retry_is_none(
             assert again.headers["x-gateway-submission-id"] == one
 
 
+@pytest.mark.parametrize("payload", [training_job(), {}, [], 7])
+async def test_a_payload_that_is_no_string_is_told_as_that(world: World, payload: Any) -> None:
+    answer = await world.submit(serviceRequestPayload=payload)
+    assert answer.status == 400
+    assert "serviceRequestPayload: must be a string that holds JSON" in answer.json["message"]
+    if payload:
+        assert "is required" not in answer.json["message"]
+
+
+async def test_members_that_are_no_members_are_named(world: World) -> None:
+    for name in ("self", "operation_name", "x" * 100):
+        answer = await world.ask("DescribeJobQueues", {name: 1})
+        assert (answer.status, answer.json["message"]) == (400, f"{name[:64]}: is not a member that is known here")
+
+
+async def test_who_may_not_describe_says_so_and_does_not_make_callers_wait_for_ever(world: World) -> None:
+    one = await world.submitted()
+    await world.forward()
+    world.emulator.set_faults(Fault(kind="access_denied", operation="DescribeServiceJob"))
+    answer = await world.ask("DescribeServiceJob", {"jobId": one})
+    assert answer.status == 403
+    (line,) = world.gateway.lines_of("reads_failing")
+    assert line["error_code"] == "AccessDeniedException"
+
+
 async def test_what_is_odd_about_a_payload_is_told_in_a_header(world: World) -> None:
     payload = training_job()
     payload["ResourceConfig"]["InstanceType"] = "ml.zz9.größe"

@@ -227,7 +227,7 @@ async def in_process_gateway(
         journals={upstream.tag: Journal(upstream.name, log)},
     )
     calls = PacedCalls(batch or NobodyThere(), StoreReadBudget(client, keys, rate=upstream.rate))
-    reads, job_reads = Reads(calls), JobReads(calls)
+    reads, job_reads = Reads(calls), JobReads(calls, upstream=upstream.name, log=log)
     app = make_app(
         intake=Intake(
             routes=routes,

@@ -14,7 +14,7 @@ from gateway.core.errors import StoreUnavailableError
 from gateway.core.job_reads import JobReads
 from gateway.core.reads import PacedCalls
 from gateway.core.reconcile import CallFailedError
-from tests.core.fakes import ScriptedBudget, ScriptedOperations
+from tests.core.fakes import ListLog, ScriptedBudget, ScriptedOperations
 from tests.core.test_reads import NOT_SENT, REFUSED, Clock
 
 if TYPE_CHECKING:
@@ -58,8 +58,10 @@ def created_ms(job_id: str) -> int:
 
 
 @asynccontextmanager
-async def reading(batch: Batch, budget: ScriptedBudget, clock: Clock) -> AsyncIterator[JobReads]:
-    reads = JobReads(PacedCalls(batch, budget), clock=clock)
+async def reading(
+    batch: Batch, budget: ScriptedBudget, clock: Clock, log: ListLog | None = None
+) -> AsyncIterator[JobReads]:
+    reads = JobReads(PacedCalls(batch, budget), upstream="main", log=log or ListLog(), clock=clock)
     try:
         yield reads
     finally:
@@ -316,3 +318,61 @@ async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
             await reads.describe(one)
         assert len(reads._jobs) == 10
         assert await status(reads, "job-0") == "RUNNING"
+
+
+async def test_a_store_that_goes_away_between_two_pages_leaves_no_job_behind() -> None:
+    class Going(ScriptedBudget):
+        away = False
+
+        async def take(self) -> float:
+            if self.away or (self.taken == 1 and not batch.healed):
+                self.away = True
+                raise StoreUnavailableError("away")
+            return await super().take()
+
+    class Healing(Batch):
+        healed = False
+
+    batch, clock, budget = Healing(300), Clock(), Going()
+    jobs = list(batch.statuses)
+    async with reading(batch, budget, clock) as reads:
+        about = {"queue_arn": QUEUE, "created_ms": created_ms("job-299")}
+        asked = [asyncio.create_task(reads.describe(one, **about)) for one in jobs]
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        assert sum(isinstance(one, StoreUnavailableError) for one in results) == 200
+        budget.away, batch.healed = False, True
+        clock.now += 2
+        again = await describe_all(reads, jobs[:20], **about)
+    assert all(one and one.seconds == 0 for one in again)
+
+
+async def test_what_was_changed_is_asked_for_again_and_its_age_is_told_as_it_is() -> None:
+    batch, clock = Batch(), Clock()
+    async with reading(batch, ScriptedBudget(), clock) as reads:
+        await reads.describe("job-1")
+        clock.now += 0.2
+        reads.forget("job-1")
+        batch.trouble = {DESCRIBE: NOT_SENT}
+        found = await reads.describe("job-1")
+        assert found is not None
+        assert round(found.seconds, 3) == 0.2
+        batch.trouble = {}
+        clock.now += 0.1
+        found = await reads.describe("job-1")
+    assert found is not None
+    assert found.seconds == 0
+
+
+async def test_failing_reads_are_told_once_a_minute() -> None:
+    batch, clock, log = Batch(), Clock(), ListLog()
+    batch.trouble = {DESCRIBE: DENIED}
+    async with reading(batch, ScriptedBudget(), clock, log) as reads:
+        for seconds in (0, 30, 29, 2):
+            clock.now += seconds
+            with pytest.raises(CallFailedError):
+                await reads.describe("job-1")
+        batch.trouble = {DESCRIBE: REFUSED}
+        clock.now += 100
+        with pytest.raises(CallFailedError):
+            await reads.describe("job-1")
+    assert log.of("reads_failing") == [{"upstream": "main", "error_code": "AccessDeniedException"}] * 2

@@ -15,7 +15,7 @@ from gateway.core.reads import PacedCalls
 from gateway.core.reconcile import CallFailedError
 from gateway.core.service_jobs import ServiceJobs
 from gateway.core.upstream import Routes
-from tests.core.fakes import ScriptedBudget, ScriptedOperations
+from tests.core.fakes import ListLog, ScriptedBudget, ScriptedOperations
 from tests.core.test_queue_reads import HERE, THERE
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def service_jobs(here: Account, there: Account, upstream: Upstream | None = None
         routes=Routes([HERE, THERE]),
         lookup=Strangers(upstream),  # type: ignore[arg-type]
         changes=nobody,
-        reads={tag: JobReads(paced) for tag, paced in calls.items()},
+        reads={tag: JobReads(paced, upstream=tag, log=ListLog()) for tag, paced in calls.items()},
         calls=calls,
         outlooks={},
     )

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.core.attempt import PaceSignal
 from gateway.core.ports import Wait
-from gateway.core.share import ShareLimits
+from gateway.core.share import Share, ShareLimits
 from tests.store.world import forwarded, throttled, uncharged, unclear
 
 if TYPE_CHECKING:
@@ -106,6 +106,12 @@ async def test_a_paused_or_delayed_share_goes_not_at_once(world: World) -> None:
     await world.attempt(forwarded("job-2"))
     await world.passes(seconds=1)
     assert not (await world.admit("delayed", slow)).at_once
+
+
+async def test_a_paused_share_waits_aside_whatever_else_is_ready(world: World) -> None:
+    await world.store.set_share(Share("training", "vision"), {"paused": "1"})
+    await world.queue(1, share="text")
+    assert not (await world.admit(share="vision")).at_once
 
 
 async def test_of_a_group_only_the_first_goes_at_once(world: World) -> None:

@@ -44,14 +44,13 @@ local idle = redis.call('ZCARD', KEYS[2]) == 0
 local _, closed = closed_for(read_gate(KEYS[1], tonumber(ARGV[6])), tonumber(ARGV[7]), now_us)
 local woken, written = false, false
 
--- Whether the next call is this one's and will be answered soon: it is alone in the fair order, nothing keeps a call
--- from going now, none is under way unanswered, and the last one did not fail.
-local function goes_at_once(ready_key, hold)
+-- Of one that has just brought its share into the fair order: whether the next call is this one's and will be answered
+-- soon. It is alone there, nothing keeps a call from going now, none is under way unanswered, the last one did not fail.
+local function goes_at_once(hold)
   return not closed
     and tonumber(upstream[6] or 0) == 0
     and redis.call('ZCARD', KEYS[7]) == 0
     and redis.call('ZCARD', KEYS[2]) == 1
-    and redis.call('ZCARD', ready_key) == 1
     and tonumber(redis.call('HGET', KEYS[6], hold) or 0) <= now
 end
 
@@ -167,10 +166,11 @@ local function admit(key, arg)
     local before = redis.call('ZCOUNT', ready_key, '-inf', '(' .. int(record.place)) + standing.held
     return { 'queued', now, before, remaining, due, 0 }
   end
-  if stand_ready(standing, record.place, math.max(standing.virtual, standing.finish)) then
+  local stands_first = stand_ready(standing, record.place, math.max(standing.virtual, standing.finish))
+  if stands_first then
     woken = idle
   end
-  local at_once = goes_at_once(ready_key, hold) and 1 or 0
+  local at_once = stands_first and goes_at_once(hold) and 1 or 0
   return { 'queued', now, redis.call('ZRANK', ready_key, id), remaining, 0, at_once }
 end
 

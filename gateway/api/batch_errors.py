@@ -44,15 +44,13 @@ def response_of(error: GatewayError) -> web.Response:
     status = problems.status_of(error)
     if _BAD_REQUEST <= status < _SERVER_ERROR and status not in (_FORBIDDEN, _NOT_FOUND, _TOO_MANY):
         status = _BAD_REQUEST  # Batch knows no other for what its caller must mend
-    headers = {**problems.headers_of(error), "x-amzn-errortype": _code(error, status)}
+    headers = {**problems.headers_of(error), "x-amzn-errortype": _code(status)}
     if error.retry_after_seconds is not None:
         headers["x-amz-retry-after"] = str(math.ceil(error.retry_after_seconds * 1000))
     return web.json_response({"message": _message(error)}, status=status, headers=headers)
 
 
-def _code(error: GatewayError, status: int) -> str:
-    if isinstance(error, errors.UpstreamRefusedError):
-        return error.code
+def _code(status: int) -> str:
     if status == _TOO_MANY:
         return "TooManyRequestsException"
     return "ClientException" if status < _SERVER_ERROR else "ServerException"

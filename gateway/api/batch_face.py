@@ -20,14 +20,16 @@ from gateway.api.edits import tell_changed
 from gateway.api.keys import CALLER, DECODER, JOB_LISTING, LOOKUP, QUEUE_READS, SERVICE_JOBS, WAIT_SECONDS
 from gateway.api.submissions import accept, tell_about
 from gateway.core.errors import InvalidChangeError, StoreUnavailableError, UpstreamRefusedError
+from gateway.core.queue_reads import QueueReads
 from gateway.core.reads import upstream_errors
 from gateway.core.submission import State, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from aiohttp.typedefs import Handler
+
     from gateway.api.change import Kind
-    from gateway.core.caller import Caller
     from gateway.core.reads import Aged
 
 # Ours beside Batch's: which submission an answer is about, the ARN of its job where the answer carries ours, and what
@@ -62,16 +64,16 @@ def routes() -> list[web.AbstractRouteDef]:
         web.post("/v1/listservicejobs", list_jobs),
         web.post("/v1/terminateservicejob", terminate),
         web.post("/v1/updateservicejob", update),
-        web.post("/v1/describejobqueues", _read("describe_job_queues")),
-        web.post("/v1/describeschedulingpolicies", _read("describe_scheduling_policies")),
-        web.post("/v1/getjobqueuesnapshot", _read("job_queue_snapshot")),
-        web.post("/v1/listquotashares", _read("list_quota_shares")),
-        web.post("/v1/describequotashare", _read("describe_quota_share")),
+        web.post("/v1/describejobqueues", _read(QueueReads.describe_job_queues)),
+        web.post("/v1/describeschedulingpolicies", _read(QueueReads.describe_scheduling_policies)),
+        web.post("/v1/getjobqueuesnapshot", job_queue_snapshot),
+        web.post("/v1/listquotashares", _read(QueueReads.list_quota_shares)),
+        web.post("/v1/describequotashare", _read(QueueReads.describe_quota_share)),
     ]
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Batch's ids where it could be called at once, else the gateway's own; never later than `wait_seconds`."""
+    """Batch's ids where it could be called at once and answers within `wait_seconds`, else the gateway's own."""
     asked = request.app[DECODER].request(await _body(request), text_payload=True)
     accepted = await accept(
         request, asked, retried=_LATER_TRY.search(request.headers.get("amz-sdk-request", "")) is not None
@@ -137,16 +139,25 @@ async def update(request: web.Request) -> web.Response:
     return _answer(members, {})
 
 
-def _read(name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+async def job_queue_snapshot(request: web.Request) -> web.Response:
+    """What stands at the front of a queue at Batch, as far as the caller may see it."""
+    aged = await request.app[QUEUE_READS].job_queue_snapshot(await _asked(request), request[CALLER])
+    return web.json_response(aged.answer, headers=_age(aged.seconds))
+
+
+def _read(ask: Callable[[QueueReads, Mapping[str, Any]], Awaitable[Aged]]) -> Handler:
     """What only Batch knows: asked of it, and passed on."""
 
     async def read(request: web.Request) -> web.Response:
-        ask: Callable[[Mapping[str, Any], Caller], Awaitable[Aged]] = getattr(request.app[QUEUE_READS], name)
-        asked = {name: value for name, value in (await _body(request)).items() if value is not None}
-        aged = await ask(asked, request[CALLER])
-        return _answer(aged.answer, _age(aged.seconds))
+        aged = await ask(request.app[QUEUE_READS], await _asked(request))
+        return web.json_response(aged.answer, headers=_age(aged.seconds))
 
     return read
+
+
+async def _asked(request: web.Request) -> dict[str, Any]:
+    """The body; null is as good as absent, as with Batch."""
+    return {name: value for name, value in (await _body(request)).items() if value is not None}
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

@@ -169,11 +169,6 @@ class TooManyReadsError(TooManyRequestsError):
 class UpstreamRefusedError(GatewayError):
     """Batch refuses this."""
 
-    def __init__(self, detail: str, *, code: str = "ClientException") -> None:
-        """`code` is Batch's error code."""
-        super().__init__(detail)
-        self.code = code
-
 
 class UpstreamDeniedError(GatewayError):
     """The gateway's own role may not do this at Batch."""

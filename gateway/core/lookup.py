@@ -51,15 +51,13 @@ class Filters:
 class Located:
     """What an id stands for: a submission, or only a job of Batch's, of the upstream or of any where that is None.
 
-    `as_submission` is the id in the gateway's own form, where it was asked for by that one. A job that is `foreign` was
-    never the gateway's, as far as it remembers.
+    `as_submission` is the id in the gateway's own form, where it was asked for by that one.
     """
 
     submission: Submission | None = None
     job_id: str | None = None
     upstream: Upstream | None = None
     as_submission: SubmissionId | None = None
-    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,16 +113,14 @@ class Lookup:
         upstream = self._routes.of(own) if own else None
         if own and upstream and (job_id := await self._stores[upstream.tag].job_of(own)):
             return Located(job_id=job_id, upstream=upstream, as_submission=own)
-        return Located(job_id=bare, upstream=self._of_arn(wanted, arn), foreign=True)
+        return Located(job_id=bare, upstream=self._upstream_of(wanted) if arn else None)
 
-    def _of_arn(self, wanted: str, arn: re.Match[str] | None) -> Upstream | None:
-        """The upstream of a job's ARN, None for a bare id. Raises NotFoundError for an account or Region of others."""
-        if arn is None:
-            return None
-        for upstream in self._routes:
-            if (upstream.account, upstream.region) == (arn["account"], arn["region"]):
-                return upstream
-        raise NotFoundError(f"{wanted[:256]} is of an account or Region that this gateway does not forward to.")
+    def _upstream_of(self, arn: str) -> Upstream:
+        """Raises NotFoundError for an account or Region of others."""
+        upstream = self._routes.of_arn(arn)
+        if upstream is None:
+            raise NotFoundError(f"{arn[:256]} is of an account or Region that this gateway does not forward to.")
+        return upstream
 
     async def find_settled(self, submission: Submission, caller: Caller, seconds: float) -> Submission:
         """The submission once it has left `queued`; as it stands after so many seconds, or when this process drains."""
@@ -213,11 +209,11 @@ class Lookup:
 
     def _is_here(self, arn: re.Match[str] | None, bare: str) -> bool:
         """Whether an ARN, where there is one, is of the upstream that the submissionId in it begins with."""
+        if arn is None:
+            return True
         own = _submission_id(bare)
         upstream = self._routes.of(own) if own else None
-        if arn is None or upstream is None:
-            return arn is None
-        return (upstream.account, upstream.region) == (arn["account"], arn["region"])
+        return upstream is not None and upstream is self._routes.of_arn(arn[0])
 
     async def _page_of_token(
         self,

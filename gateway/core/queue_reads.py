@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from gateway.core.reads import Reads
     from gateway.core.upstream import Routes, Upstream
 
-_ARN = re.compile(r"arn:aws[a-z-]*:batch:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12}):.+")
 # Of several upstreams a list is walked one after another: their number stands before Batch's own token.
 _TOKEN = re.compile(r"(?P<number>[0-9]{1,4})\.(?P<token>.*)", re.DOTALL)
 
@@ -33,7 +32,7 @@ class QueueReads:
         self._lookup = lookup
         self._reads = reads
 
-    async def describe_job_queues(self, params: Mapping[str, Any], caller: Caller) -> Aged:  # noqa: ARG002
+    async def describe_job_queues(self, params: Mapping[str, Any]) -> Aged:
         """Named ones by the upstreams that have them; without names all, one upstream after another."""
         names = params.get("jobQueues")
         if names:
@@ -47,17 +46,17 @@ class QueueReads:
             return await self._ask(upstreams[0].tag, "DescribeJobQueues", params)
         return await self._walk(upstreams, "DescribeJobQueues", params)
 
-    async def describe_scheduling_policies(self, params: Mapping[str, Any], caller: Caller) -> Aged:  # noqa: ARG002
+    async def describe_scheduling_policies(self, params: Mapping[str, Any]) -> Aged:
         parts: dict[str, list[str]] = {}
         for arn in _texts(params.get("arns"), "arns"):
             with suppress(MalformedError):
                 parts.setdefault(self._of_arn(arn, "arns").tag, []).append(arn)
         return await self._together("DescribeSchedulingPolicies", "schedulingPolicies", params, parts, asked="arns")
 
-    async def list_quota_shares(self, params: Mapping[str, Any], caller: Caller) -> Aged:  # noqa: ARG002
+    async def list_quota_shares(self, params: Mapping[str, Any]) -> Aged:
         return await self._ask(self._of_queue(params.get("jobQueue")).tag, "ListQuotaShares", params)
 
-    async def describe_quota_share(self, params: Mapping[str, Any], caller: Caller) -> Aged:  # noqa: ARG002
+    async def describe_quota_share(self, params: Mapping[str, Any]) -> Aged:
         upstream = self._of_arn(params.get("quotaShareArn"), "quotaShareArn")
         return await self._ask(upstream.tag, "DescribeQuotaShare", params)
 
@@ -121,10 +120,9 @@ class QueueReads:
             raise MalformedError(f"jobQueue: {error}") from error
 
     def _of_arn(self, arn: object, member: str) -> Upstream:
-        match = _ARN.fullmatch(arn) if isinstance(arn, str) else None
-        for upstream in self._routes:
-            if match and (upstream.account, upstream.region) == (match["account"], match["region"]):
-                return upstream
+        upstream = self._routes.of_arn(arn) if isinstance(arn, str) else None
+        if upstream is not None:
+            return upstream
         raise MalformedError(f"{member}: must be an ARN of an account and Region that this gateway forwards to")
 
 

@@ -6,12 +6,11 @@ An answer carries the id that it was asked with.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.core.attempt import AnswerKind
 from gateway.core.errors import (
     AlreadyFinalError,
-    NotFoundError,
     TooManyReadsError,
 )
 from gateway.core.identity import TAG_CHARACTERS
@@ -21,7 +20,7 @@ from gateway.core.reconcile import CallFailedError
 from gateway.core.submission import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from gateway.core.caller import Caller
     from gateway.core.changes import Changed, Changes
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from gateway.core.reads import Aged, PacedCalls
     from gateway.core.submission import Submission
     from gateway.core.upstream import Routes, Upstream
+
+Answered = TypeVar("Answered")
 
 # Batch may not know a job yet that it has just made, and gateways' clocks differ from its by some seconds.
 SETTLING_SECONDS = 60.0
@@ -71,7 +72,7 @@ class ServiceJobs:
         located = await self._lookup.locate(wanted, caller)
         submission, upstream = located.submission, located.upstream
         if submission is None or upstream is None:
-            return await self._described_by_batch(located, wanted)
+            return await self._described_by_batch(located)
         if submission.state is not State.FORWARDED or submission.job_id is None:
             outlook = self._outlooks[submission.submission_id[:TAG_CHARACTERS]]
             snapshot = await outlook.snapshot() if submission.state is State.QUEUED else None
@@ -100,7 +101,7 @@ class ServiceJobs:
         """
         located = await self._lookup.locate(wanted, caller)
         if located.submission is None:
-            await self._ask(located, wanted, "TerminateServiceJob", {"reason": reason})
+            await self._ask(located, "TerminateServiceJob", {"reason": reason})
             return None, False
         try:
             changed = await self._changes.cancel(located.submission.submission_id, caller, reason)
@@ -115,7 +116,7 @@ class ServiceJobs:
         """(UpdateServiceJob's members, the submission), as `terminate`; raises AlreadyFinalError for all that ended."""
         located = await self._lookup.locate(wanted, caller)
         if located.submission is None:
-            answer = await self._ask(located, wanted, "UpdateServiceJob", {"schedulingPriority": priority})
+            answer = await self._ask(located, "UpdateServiceJob", {"schedulingPriority": priority})
             return _as_asked(answer, located), None
         changed: Changed = await self._changes.reprioritize(located.submission.submission_id, caller, priority)
         after = changed.submission
@@ -145,32 +146,36 @@ class ServiceJobs:
                     raise
                 return None
 
-    async def _described_by_batch(self, located: Located, wanted: str) -> Described:
-        for upstream in self._upstreams(located):
-            with upstream_errors():
-                try:
-                    aged = await self._reads[upstream.tag].describe(located.job_id or "")
-                except CallFailedError as error:
-                    if is_refusal(error) and upstream is not self._upstreams(located)[-1]:
-                        continue
-                    raise
+    async def _described_by_batch(self, located: Located) -> Described:
+        async def describe(upstream: Upstream) -> Aged:
+            aged = await self._reads[upstream.tag].describe(located.job_id or "")
             if aged is None:
                 raise TooManyReadsError
-            members = _as_asked(aged.answer, located)
-            return Described(members=members, seconds=aged.seconds, job_arn=aged.answer.get("jobArn"))
-        raise NotFoundError(f"No submission or job {wanted[:256]} is known here.")
+            return aged
 
-    async def _ask(self, located: Located, wanted: str, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Of a job that only Batch knows, in the upstream that has it."""
-        for upstream in self._upstreams(located):
-            with upstream_errors():
+        aged = await self._of_whom_has_it(located, describe)
+        members = _as_asked(aged.answer, located)
+        return Described(members=members, seconds=aged.seconds, job_arn=aged.answer.get("jobArn"))
+
+    async def _ask(self, located: Located, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Of a job that only Batch knows."""
+
+        async def call(upstream: Upstream) -> dict[str, Any]:
+            return await self._calls[upstream.tag].call(operation, {"jobId": located.job_id, **params})
+
+        return await self._of_whom_has_it(located, call)
+
+    async def _of_whom_has_it(self, located: Located, ask: Callable[[Upstream], Awaitable[Answered]]) -> Answered:
+        """Of one upstream after another until one does not refuse; the last one's word counts."""
+        *others, last = self._upstreams(located)
+        with upstream_errors():
+            for upstream in others:
                 try:
-                    return await self._calls[upstream.tag].call(operation, {"jobId": located.job_id, **params})
+                    return await ask(upstream)
                 except CallFailedError as error:
-                    if is_refusal(error) and upstream is not self._upstreams(located)[-1]:
-                        continue
-                    raise
-        raise NotFoundError(f"No submission or job {wanted[:256]} is known here.")
+                    if not is_refusal(error):
+                        raise
+            return await ask(last)
 
     def _upstreams(self, located: Located) -> Sequence[Upstream]:
         """Where the job may be: a bare id of a stranger's does not tell."""

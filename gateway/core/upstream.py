@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+_ARN = re.compile(r"arn:aws[a-z-]*:batch:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12}):")
 _QUEUE_ARN = re.compile(
     r"arn:aws[a-z-]*:batch:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12}):job-queue/(?P<name>[A-Za-z0-9][A-Za-z0-9_-]{0,127})"
 )
@@ -80,6 +81,14 @@ class Routes:
 
     def named(self, name: str) -> Upstream | None:
         return next((one for one in self._upstreams if one.name == name), None)
+
+    def of_arn(self, arn: str) -> Upstream | None:
+        """The upstream with the account and Region of any ARN of Batch's."""
+        match = _ARN.match(arn)
+        if match is None:
+            return None
+        wanted = match["account"], match["region"]
+        return next((one for one in self._upstreams if (one.account, one.region) == wanted), None)
 
     def of(self, submission_id: str) -> Upstream | None:
         """The upstream that an id begins with."""

@@ -82,7 +82,7 @@ def names(answer: Mapping[str, Any]) -> list[str]:
 async def test_a_walk_goes_over_the_queues_of_all_upstreams(here: Queues, there: Queues) -> None:
     reads, found, pages, token = queue_reads(here, there), [], 0, None
     while pages == 0 or token:
-        page = (await reads.describe_job_queues({"nextToken": token} if token else {}, OPERATOR)).answer
+        page = (await reads.describe_job_queues({"nextToken": token} if token else {})).answer
         found += names(page)
         pages, token = pages + 1, page.get("nextToken")
     assert (found, pages) == (["train-1", "train-2", "train-3", "eu-1"], 3)
@@ -91,12 +91,12 @@ async def test_a_walk_goes_over_the_queues_of_all_upstreams(here: Queues, there:
 @pytest.mark.parametrize("token", ["7.", "x", "-1.2", "99999."])
 async def test_a_token_of_no_walk_is_refused(here: Queues, there: Queues, token: str) -> None:
     with pytest.raises(MalformedError, match="nextToken"):
-        await queue_reads(here, there).describe_job_queues({"nextToken": token}, OPERATOR)
+        await queue_reads(here, there).describe_job_queues({"nextToken": token})
 
 
 async def test_named_queues_are_asked_of_those_that_have_them_and_others_left_out(here: Queues, there: Queues) -> None:
     asked = ["train-1", "eu-1", "nowhere", THERE.queue_arn("eu-2"), "train-9"]
-    answer = (await queue_reads(here, there).describe_job_queues({"jobQueues": asked}, OPERATOR)).answer
+    answer = (await queue_reads(here, there).describe_job_queues({"jobQueues": asked})).answer
     assert names(answer) == ["train-1", "train-9", "eu-1", THERE.queue_arn("eu-2")]
     assert (here.calls, there.calls) == (
         [("DescribeJobQueues", {"jobQueues": ["train-1", "train-9"]})],
@@ -105,7 +105,7 @@ async def test_named_queues_are_asked_of_those_that_have_them_and_others_left_ou
 
 
 async def test_only_queues_of_nobody_are_no_call_at_all(here: Queues, there: Queues) -> None:
-    answer = (await queue_reads(here, there).describe_job_queues({"jobQueues": ["nowhere"]}, OPERATOR)).answer
+    answer = (await queue_reads(here, there).describe_job_queues({"jobQueues": ["nowhere"]})).answer
     assert answer == {"jobQueues": []}
     assert not here.calls
     assert not there.calls
@@ -116,15 +116,15 @@ async def test_policies_and_shares_are_asked_of_the_account_and_region_in_their_
 ) -> None:
     reads = queue_reads(here, there)
     policy = "arn:aws:batch:eu-west-1:210987654321:scheduling-policy/p"
-    found = (await reads.describe_scheduling_policies({"arns": [policy]}, OPERATOR)).answer
+    found = (await reads.describe_scheduling_policies({"arns": [policy]})).answer
     assert (found["region"], found["arns"]) == ("eu-west-1", [policy])
     share = "arn:aws:batch:us-east-1:123456789012:job-queue/train-1/quota-share/gold"
-    assert (await reads.describe_quota_share({"quotaShareArn": share}, OPERATOR)).answer["region"] == "us-east-1"
-    assert (await reads.list_quota_shares({"jobQueue": "eu-1"}, OPERATOR)).answer["region"] == "eu-west-1"
+    assert (await reads.describe_quota_share({"quotaShareArn": share})).answer["region"] == "us-east-1"
+    assert (await reads.list_quota_shares({"jobQueue": "eu-1"})).answer["region"] == "eu-west-1"
     with pytest.raises(MalformedError, match="quotaShareArn"):
-        await reads.describe_quota_share({"quotaShareArn": share.replace("us-east-1", "us-east-2")}, OPERATOR)
+        await reads.describe_quota_share({"quotaShareArn": share.replace("us-east-1", "us-east-2")})
     with pytest.raises(MalformedError, match="jobQueue"):
-        await reads.list_quota_shares({}, OPERATOR)
+        await reads.list_quota_shares({})
 
 
 async def test_at_the_front_of_a_queue_callers_see_their_own_jobs_alone(here: Queues, there: Queues) -> None:

@@ -48,7 +48,7 @@ class Strangers:
 
     async def locate(self, wanted: str, caller: Caller) -> Located:
         assert caller.operator
-        return Located(job_id=wanted, upstream=self._upstream, foreign=True)
+        return Located(job_id=wanted, upstream=self._upstream)
 
 
 def service_jobs(here: Account, there: Account, upstream: Upstream | None = None) -> ServiceJobs:

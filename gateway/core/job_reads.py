@@ -184,7 +184,8 @@ class JobReads:
         if self._wanted:
             first = next(iter(self._wanted.values()))
             alike = [one for one in self._wanted.values() if _is_listed(one) and one.queue == first.queue]
-            chosen = alike if len(alike) >= LIST_FROM and self._clock() >= self._lists_from else [first]
+            by_list = _is_listed(first) and len(alike) >= LIST_FROM and self._clock() >= self._lists_from
+            chosen = alike if by_list else [first]  # who waits longest goes first, also past a list that has it not
             for job in chosen:
                 del self._wanted[job.job_id]
             return chosen

@@ -376,3 +376,22 @@ async def test_failing_reads_are_told_once_a_minute() -> None:
         with pytest.raises(CallFailedError):
             await reads.describe("job-1")
     assert log.of("reads_failing") == [{"upstream": "main", "error_code": "AccessDeniedException"}] * 2
+
+
+async def test_a_job_that_no_list_shows_has_its_turn_however_many_others_wait() -> None:
+    batch, clock, budget = Batch(5000), Clock(), ScriptedBudget(0)
+    async with reading(batch, budget, clock) as reads:
+        far = asyncio.create_task(reads.describe("job-1", queue_arn=QUEUE, created_ms=created_ms("job-1")))
+        while "job-1" not in reads._wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        reads._jobs["job-1"].unlisted = True
+        near = asyncio.create_task(
+            describe_all(reads, [f"job-{one}" for one in range(4990, 5000)], queue_arn=QUEUE, created_ms=6_000_000)
+        )
+        while len(reads._wanted) < 11:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        budget.left = 1
+        found = await far
+        assert found is not None
+        assert found.answer["jobId"] == "job-1"
+        near.cancel()

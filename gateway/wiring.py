@@ -167,7 +167,7 @@ def http_face(
     reads = {tag: Reads(paced) for tag, paced in calls.items()}
     job_reads = {tag: JobReads(calls[tag], upstream=one.section.name, log=log) for tag, one in opened.items()}
     queue_checks = {
-        tag: QueueCheck(upstream=one.section.name, calls=calls[tag], log=log) for tag, one in opened.items()
+        tag: QueueCheck(upstream=one.section.name, calls=calls[tag].urgent, log=log) for tag, one in opened.items()
     }
     lookup = Lookup(
         routes=routes, stores=indexes, hints={tag: one.hints for tag, one in opened.items()}, draining=draining
@@ -200,7 +200,7 @@ def http_face(
             queues={tag: WaitingRoom(one.client, one.keys) for tag, one in opened.items()},
             outlooks=outlooks,
             reads=reads,
-            calls=calls,
+            job_reads=job_reads,
         ),
         queue_reads=QueueReads(routes=routes, lookup=lookup, reads=reads),
         wait_seconds=http.wait_seconds,

@@ -6,6 +6,7 @@ as in `submissions.py`.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +39,8 @@ SUBMISSION_HEADER = "x-gateway-submission-id"
 JOB_ARN_HEADER = "x-gateway-job-arn"
 WARNING_HEADER = "x-gateway-warning"
 MAX_WARNING_CHARACTERS = 500
+# What the last look at the store may take once the wait is over.
+LOOK_SECONDS = 0.25
 
 # An SDK's own retry of a call that it got no answer to.
 _LATER_TRY = re.compile(r"attempt=(?!1(\D|$))\d")
@@ -80,8 +83,10 @@ async def submit(request: web.Request) -> web.Response:
     )
     submission, wait_seconds = accepted.submission, request.app[WAIT_SECONDS]
     if accepted.at_once and wait_seconds:
-        with suppress(StoreUnavailableError):  # it is accepted: a store that goes away now takes nothing back
-            submission = await request.app[LOOKUP].find_settled(submission, request[CALLER], wait_seconds)
+        # It is accepted: a store that goes away now, or hangs, takes nothing back.
+        with suppress(StoreUnavailableError, TimeoutError):
+            async with asyncio.timeout(wait_seconds + LOOK_SECONDS):
+                submission = await request.app[LOOKUP].find_settled(submission, request[CALLER], wait_seconds)
     if submission.state is State.REJECTED:
         raise UpstreamRefusedError(_why(submission))
     headers: dict[str, str] = {SUBMISSION_HEADER: submission.submission_id}
@@ -110,11 +115,11 @@ async def describe(request: web.Request) -> web.Response:
 
 
 async def list_jobs(request: web.Request) -> web.Response:
-    """What waits here and Batch's own list, in one walk."""
+    """What waits here and Batch's own list, in one walk; `Age` tells how old what Batch says is."""
     asked = await _body(request)
     with upstream_errors():
         page = await request.app[JOB_LISTING].page(asked, request[CALLER])
-    return _answer(page, {})
+    return _answer(page.answer, _age(page.seconds))
 
 
 async def terminate(request: web.Request) -> web.Response:

@@ -8,6 +8,7 @@ after its part was read has been shown, and is passed over later. Whoever left b
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from gateway.core.errors import TooManyReadsError
 from gateway.core.job_query import query_of
 from gateway.core.job_view import milliseconds, status_of, summary
 from gateway.core.job_walk import Stage, Walk, resumed
+from gateway.core.reads import Aged
 from gateway.core.reconcile import CLOCKS_DIFFER, CallFailedError
 from gateway.core.share import NO_SHARE, Share
 from gateway.core.submission import SUBMISSION_TAG
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
     from gateway.core.caller import Caller
     from gateway.core.identity import SubmissionId
     from gateway.core.job_query import JobQuery
+    from gateway.core.job_reads import JobReads
     from gateway.core.outlook import Outlook
-    from gateway.core.ports import BatchReads, JobOwnerStore, OperationCalls, QueueListing
+    from gateway.core.ports import JobOwnerStore, QueueListing
+    from gateway.core.reads import Reads
     from gateway.core.submission import Submission
     from gateway.core.upstream import Routes
 
@@ -34,22 +38,32 @@ if TYPE_CHECKING:
 RECORDS_AT_ONCE, RECORDS_MOST, CALLS_MOST = 200, 1000, 4
 # Jobs that may be those of submissions shown already are few: as many as calls are in flight.
 DESCRIBED_MOST = 20
-# Longer than the call itself takes; then an older answer is better than none.
-PATIENCE_SECONDS = 2.0
+# Below the time-outs of clients and of what stands between; a read may wait eight seconds, and a page needs several.
+PAGE_SECONDS = 10.0
 
 Job = dict[str, Any]
 
 
 @dataclass(slots=True, kw_only=True)
 class _Page:
-    """One answer in the making, for one caller and query; the counts are what may still be done for it."""
+    """One answer in the making, for one caller and query; the counts are what may still be done for it, until `until`.
+
+    `age` is in seconds, that of the oldest answer of Batch's in it.
+    """
 
     query: JobQuery
     caller: Caller
     walk: Walk
+    until: float
     items: list[Job] = field(default_factory=list)
     records: int = RECORDS_MOST
     calls: int = CALLS_MOST
+    age: float = 0.0
+    is_over: bool = False
+
+    @property
+    def is_full(self) -> bool:
+        return self.is_over or not (self.room and self.records > 0 and self.calls)
 
     @property
     def room(self) -> int:
@@ -74,7 +88,7 @@ class _Page:
 
 
 class JobListing:
-    """All collaborators are by the upstream's tag. `reads` may answer from a second ago, `calls` never do."""
+    """All collaborators are by the upstream's tag."""
 
     def __init__(
         self,
@@ -83,18 +97,18 @@ class JobListing:
         stores: Mapping[str, JobOwnerStore],
         queues: Mapping[str, QueueListing],
         outlooks: Mapping[str, Outlook],
-        reads: Mapping[str, BatchReads],
-        calls: Mapping[str, OperationCalls],
+        reads: Mapping[str, Reads],
+        job_reads: Mapping[str, JobReads],
     ) -> None:
         self._routes = routes
         self._stores = stores
         self._queues = queues
         self._outlooks = outlooks
         self._reads = reads
-        self._calls = calls
+        self._job_reads = job_reads
 
-    async def page(self, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
-        """ListServiceJobs' answer to its parameters, both as its JSON has them.
+    async def page(self, params: Mapping[str, Any], caller: Caller) -> Aged:
+        """ListServiceJobs' answer to its parameters, both as its JSON has them, as old as the oldest in it.
 
         An operator sees all, others what they submitted. Raises MalformedError, StoreUnavailableError, and what
         `reads` raises.
@@ -102,16 +116,16 @@ class JobListing:
         query = query_of(params, self._routes)
         token = params.get("nextToken")
         walk = Walk(digest=query.digest) if token is None else resumed(token, query.digest)
-        page = _Page(query=query, caller=caller, walk=walk)
+        page = _Page(query=query, caller=caller, walk=walk, until=asyncio.get_running_loop().time() + PAGE_SECONDS)
         steps = {Stage.WAITING: self._waiting, Stage.BATCH: self._batch, Stage.ENDED: self._ended}
         page.passes_over()
-        while walk.stage is not Stage.OVER and page.room and page.records > 0 and page.calls:
+        while walk.stage is not Stage.OVER and not page.is_full:
             await steps[walk.stage](page)
             page.passes_over()
         more = {} if walk.stage is Stage.OVER else {"nextToken": walk.token()}
         # A page over the border of two stages: who takes the first of a name wants the newest.
         page.items.sort(key=lambda job: job.get("createdAt") or 0, reverse=True)
-        return {"jobSummaryList": page.items, **more}
+        return Aged(answer={"jobSummaryList": page.items, **more}, seconds=page.age)
 
     async def _waiting(self, page: _Page) -> None:
         query, walk, upstream = page.query, page.walk, page.query.upstream
@@ -137,18 +151,32 @@ class JobListing:
             walk.goes_on()
 
     async def _batch(self, page: _Page) -> None:
-        query, walk = page.query, page.walk
-        params = {**query.params, "maxResults": page.room}
+        """A whole page of Batch's or nothing of it: its token can stand only at its end.
+
+        Its size is the caller's, whatever room is left, so that all who list ask the same question.
+        """
+        query, walk, reads = page.query, page.walk, self._reads[page.query.upstream.tag]
+        params = {**query.params, "maxResults": query.size}
         if walk.batch_token is not None:
             params["nextToken"] = walk.batch_token
         # Who left the queue before it was read is in Batch's first page, unless that one is older still.
-        if query.wants("SUBMITTED") and walk.batch_token is None:
-            answer = await self._first(query.upstream.tag, params)
-        else:
-            answer = await self._reads[query.upstream.tag].read("ListServiceJobs", params)
+        joins = query.wants("SUBMITTED") and walk.batch_token is None
+        try:
+            async with asyncio.timeout_at(page.until):
+                aged = await reads.aged("ListServiceJobs", params, since=reads.now() if joins else -math.inf)
+        except (TimeoutError, TooManyReadsError) as error:
+            if page.calls == CALLS_MOST:  # what waits, without a word of Batch's, looks like all there is
+                raise TooManyReadsError from error
+            page.is_over = True
+            return
         page.calls -= 1
-        page.items += await self._kept(page, answer["jobSummaryList"])
-        walk.batch_token = answer.get("nextToken")
+        kept = await self._kept(page, aged.answer["jobSummaryList"])
+        if page.items and len(kept) > page.room:
+            page.is_over = True
+            return
+        page.items += kept
+        page.age = max(page.age, aged.seconds)
+        walk.batch_token = aged.answer.get("nextToken")
         if walk.batch_token is None:
             walk.goes_on()
 
@@ -168,13 +196,6 @@ class JobListing:
                     return
         if len(places) < RECORDS_AT_ONCE:
             walk.goes_on()
-
-    async def _first(self, tag: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                return await self._calls[tag].call("ListServiceJobs", params)
-        except TimeoutError:
-            return await self._reads[tag].read("ListServiceJobs", params)
 
     async def _kept(self, page: _Page, jobs: Sequence[Job]) -> list[Job]:
         """Those of Batch's jobs that the caller may see, and that this walk has not shown while they waited here."""
@@ -212,29 +233,34 @@ class JobListing:
     ) -> dict[str, SubmissionId]:
         """Of jobs that may be those of unsettled submissions. Their tags say so; where none can be had, their names."""
         free = {one.submission_id: one for one in unsettled}
+        likely = [job_id for job_id, job in jobs.items() if _fitting(job, free, page.query.queue)]
+        tags: dict[str, str | None] = {}
+        if page.query.upstream.submission_tag:
+            described = likely[:DESCRIBED_MOST]
+            told = await asyncio.gather(*(self._tag_of(page.query.upstream.tag, job_id) for job_id in described))
+            tags = dict(zip(described, told, strict=True))
         owners: dict[str, SubmissionId] = {}
-        described = 0
-        for job_id, job in jobs.items():
-            fitting = [one.submission_id for one in free.values() if _may_be_of(job, one, page.query.queue)]
-            if not fitting:
-                continue
-            named: str | None = None
-            if page.query.upstream.submission_tag and described < DESCRIBED_MOST:
-                described += 1
-                named = await self._tag_of(page.query.upstream.tag, job_id)
-            owner = fitting[0] if named is None else next((one for one in fitting if one == named), None)
+        for job_id in likely:
+            fitting, named = _fitting(jobs[job_id], free, page.query.queue), tags.get(job_id)
+            owner = next((one for one in fitting if named in (None, one)), None)
             if owner is not None:
                 owners[job_id] = owner
                 del free[owner]
         return owners
 
     async def _tag_of(self, tag: str, job_id: str) -> str | None:
-        """Which submission a job's tag names, "" where it has none; None where Batch does not say now."""
+        """Which submission a job's tag names, "" where it has none; None where Batch does not say within a second."""
         try:
-            job = await self._reads[tag].read("DescribeServiceJob", {"jobId": job_id})
-        except (CallFailedError, TooManyReadsError):  # it may be listed and not described yet
+            described = await self._job_reads[tag].describe(job_id, patient=False)
+        except CallFailedError:  # it may be listed and not described yet
             return None
-        return str((job.get("tags") or {}).get(SUBMISSION_TAG, ""))
+        if described is None or "serviceRequestPayload" not in described.answer:  # as a list has it, without tags
+            return None
+        return str((described.answer.get("tags") or {}).get(SUBMISSION_TAG, ""))
+
+
+def _fitting(job: Job, submissions: Mapping[SubmissionId, Submission], queue: str) -> list[SubmissionId]:
+    return [one for one, submission in submissions.items() if _may_be_of(job, submission, queue)]
 
 
 def _share_of(job: Job, queue: str) -> Share:

@@ -29,7 +29,9 @@ FINAL = frozenset({"SUCCEEDED", "FAILED"})
 LIST_FROM = 4
 PAGE_JOBS = 100
 # Described jobs carry their payload, some 12 KB each: 50 MB.
-MAX_JOBS = 4000
+MAX_JOBS, MAX_STRANGERS = 4000, 200
+# Of so many calls one is for a stranger's id, where both wait.
+STRANGERS_TURN = 4
 CALLS_IN_FLIGHT = 8
 # Whoever may not list is asked again once a minute.
 NO_LIST_SECONDS = 60.0
@@ -56,6 +58,7 @@ class _Job:
     unlisted: bool = False
     asked_at: float = 0.0
     waiting: int = 0
+    strange: bool = False
     told: asyncio.Event | None = None
     error: Exception | None = None
 
@@ -74,8 +77,13 @@ class JobReads:
         self._log = log
         self._logged_at = -LOG_SECONDS
         self._clock = clock
+        # Jobs of submissions; and strangers' ids, which callers may invent: these push none of the others out, and wait
+        # in a line of their own.
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
+        self._strangers: OrderedDict[str, _Job] = OrderedDict()
         self._wanted: OrderedDict[str, _Job] = OrderedDict()
+        self._strangers_wanted: OrderedDict[str, _Job] = OrderedDict()
+        self._turn = 0
         self._partial: OrderedDict[str, _Job] = OrderedDict()
         self._room = asyncio.Semaphore(CALLS_IN_FLIGHT)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,8 +96,9 @@ class JobReads:
     ) -> Aged | None:
         """As DescribeServiceJob answers; None where nothing is known in time, sooner for who is not `patient`.
 
-        `queue_arn` and about when it was created let a job be found in a list before it was ever described. Raises
-        CallFailedError, StoreUnavailableError.
+        `queue_arn` and when it was created, or a little later, are known of jobs of submissions, and let one be found
+        in a list before it was ever described; ids without them are strangers'. Raises CallFailedError,
+        StoreUnavailableError.
         """
         job = self._job(job_id, queue_arn, created_ms)
         if not self._is_fresh(job):
@@ -111,13 +120,14 @@ class JobReads:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _job(self, job_id: str, queue_arn: str | None, created_ms: int | None) -> _Job:
-        job = self._jobs.get(job_id)
+        jobs, most = (self._strangers, MAX_STRANGERS) if queue_arn is None else (self._jobs, MAX_JOBS)
+        job = jobs.get(job_id)
         if job is None:
-            job = self._jobs[job_id] = _Job(job_id=job_id, queue=queue_arn, created_ms=created_ms)
-            for name in [name for name, one in list(self._jobs.items())[:2] if not one.waiting]:
-                if len(self._jobs) > MAX_JOBS:
-                    del self._jobs[name]
-        self._jobs.move_to_end(job_id)
+            job = jobs[job_id] = _Job(job_id=job_id, queue=queue_arn, created_ms=created_ms, strange=queue_arn is None)
+            oldest = next(iter(jobs.values()))
+            if len(jobs) > most and not oldest.waiting:
+                del jobs[oldest.job_id]
+        jobs.move_to_end(job_id)
         job.asked_at = self._clock()
         return job
 
@@ -144,7 +154,7 @@ class JobReads:
         return job.error
 
     def _want(self, job: _Job) -> None:
-        self._wanted[job.job_id] = job
+        (self._strangers_wanted if job.strange else self._wanted)[job.job_id] = job
         self._start()
 
     def _start(self) -> None:
@@ -153,17 +163,17 @@ class JobReads:
 
     async def _run(self) -> None:
         """A call for each slot of the budget, as long as somebody wants to know something."""
-        while self._wanted or self._partial:
+        while self._wanted or self._strangers_wanted or self._partial:
             await self._room.acquire()
             try:
                 await asyncio.sleep(max(0.0, self._rests_until - self._clock()))
-                await self._calls.slot()
+                await self._calls.slot(for_jobs=True)
             except BaseException as error:
                 self._room.release()
                 if isinstance(error, StoreUnavailableError):
-                    self._tell(list(self._wanted.values()), error)
-                    self._wanted.clear()
-                    self._partial.clear()
+                    self._tell([*self._wanted.values(), *self._strangers_wanted.values()], error)
+                    for line in (self._wanted, self._strangers_wanted, self._partial):
+                        line.clear()
                     return
                 raise
             task = asyncio.create_task(self._call(self._next()), name="job read")
@@ -178,9 +188,11 @@ class JobReads:
 
     def _next(self) -> list[_Job]:
         """One to describe, or many of one queue to look for in its list; empty where nobody waits any more."""
-        for job in [one for one in self._wanted.values() if not one.waiting]:
-            del self._wanted[job.job_id]
-            job.told = None
+        self._drop_abandoned()
+        self._turn += 1
+        if self._strangers_wanted and (not self._wanted or self._turn % STRANGERS_TURN == 0):
+            _, stranger = self._strangers_wanted.popitem(last=False)
+            return [stranger]
         if self._wanted:
             first = next(iter(self._wanted.values()))
             alike = [one for one in self._wanted.values() if _is_listed(one) and one.queue == first.queue]
@@ -194,6 +206,14 @@ class JobReads:
             if not job.whole and self._clock() - job.asked_at < ASKED_WITHIN_SECONDS:
                 return [job]
         return []
+
+    def _drop_abandoned(self) -> None:
+        """Those that nobody waits for any more. Who polls a job comes back: it keeps its place for a while."""
+        now = self._clock()
+        for line, keep_seconds in ((self._wanted, ASKED_WITHIN_SECONDS), (self._strangers_wanted, 0.0)):
+            for job in [one for one in line.values() if not one.waiting and now - one.asked_at >= keep_seconds]:
+                del line[job.job_id]
+                job.told = None
 
     async def _call(self, jobs: Sequence[_Job]) -> None:
         try:
@@ -262,7 +282,7 @@ class JobReads:
             if len(left) < LIST_FROM or asked_for < LIST_FROM or not page.get("nextToken"):
                 break
             query["nextToken"] = page["nextToken"]
-            await self._calls.slot()
+            await self._calls.slot(for_jobs=True)
         for job in left.values():
             job.unlisted = True
             self._want(job)

@@ -391,16 +391,6 @@ class ReadBudget(Protocol):
         """
 
 
-class BatchReads(Protocol):
-    """What Batch tells of jobs, queues and policies: its reading operations by their names, such as ListServiceJobs.
-
-    Parameters and answers are as the operation's JSON has them. Raises CallFailedError for whatever the network or
-    Batch does.
-    """
-
-    async def read(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]: ...
-
-
 class Wakeup(Protocol):
     """A hint that something was queued; missing one costs at most the poll."""
 

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
 Answered = TypeVar("Answered")
 
-# Batch may not know a job yet that it has just made, and gateways' clocks differ from its by some seconds.
+# Batch may not know a job yet that it has just made.
 SETTLING_SECONDS = 60.0
+# Batch made a job before the store heard of it, by clocks that are set right; one that is not found so is described.
+CLOCKS_DIFFER_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,7 @@ class ServiceJobs:
                 return await self._reads[upstream.tag].describe(
                     submission.job_id or "",
                     queue_arn=upstream.queue_arn(submission.share.queue),
-                    created_ms=round((settled.timestamp() + SETTLING_SECONDS) * 1000),
+                    created_ms=round((settled.timestamp() + CLOCKS_DIFFER_SECONDS) * 1000),
                     patient=False,
                 )
             except CallFailedError as error:

@@ -711,3 +711,17 @@ async def test_no_payload_token_or_reason_is_told(
     captured = capfd.readouterr()
     for told in (world.gateway.log.getvalue(), captured.out, captured.err, caplog.text):
         assert MARK not in told
+
+
+async def test_a_list_says_how_old_what_batch_said_is(world: World) -> None:
+    query = {"jobQueue": "training"}
+    assert (await world.ask("ListServiceJobs", query)).headers["Age"] == "0"
+    world.emulator.set_faults(Fault(kind="throttle", operation="ListServiceJobs"))
+
+    async def is_older() -> bool:
+        answer = await world.ask("ListServiceJobs", query)
+        assert answer.status == 200
+        return int(answer.headers["Age"]) >= 1
+
+    await eventually(is_older)
+    assert (await world.ask("ListServiceJobs", {**query, "jobStatus": "SUBMITTED"})).status == 429

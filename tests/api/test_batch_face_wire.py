@@ -632,4 +632,4 @@ async def test_a_call_that_fails_when_nobody_waits_any_more_is_nothing_to_tell(
     world.clock.advance(60)
     await eventually(over)
     gc.collect()
-    assert {line["event"] for line in world.gateway.lines} == {"request"}
+    assert {line["event"] for line in world.gateway.lines} == {"request", "reads_failing"}

@@ -260,7 +260,7 @@ async def in_process_gateway(
             queues={upstream.tag: WaitingRoom(client, keys)},
             outlooks=outlooks,
             reads={upstream.tag: reads},
-            calls={upstream.tag: calls},
+            job_reads={upstream.tag: job_reads},
         ),
         queue_reads=QueueReads(routes=routes, lookup=lookup, reads={upstream.tag: reads}),
         wait_seconds=wait_seconds,

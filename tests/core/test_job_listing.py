@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from gateway.core.caller import Caller
 from gateway.core.errors import TooManyReadsError
 from gateway.core.job_listing import JobListing
 from gateway.core.outlook import Outlook
+from gateway.core.reads import Aged, PacedCalls, Reads
 from gateway.core.reconcile import CallFailedError
 from gateway.core.share import ShareLimits
 from gateway.core.submission import SUBMISSION_TAG, State
@@ -27,6 +29,8 @@ from gateway.emulator.errors import BatchError
 from gateway.emulator.jobs import Job, Jobs
 from gateway.emulator.listing import list_jobs
 from gateway.store.queue_listing import WaitingRoom
+from tests.conftest import eventually
+from tests.core.fakes import ScriptedBudget
 from tests.store.world import (
     ACCOUNT,
     NO_PACE,
@@ -74,13 +78,13 @@ class EmulatedBatch:
     """The emulator's jobs and lists without HTTP; `around` happens before and after each list."""
 
     jobs: Jobs = field(default_factory=lambda: Jobs(arns=Arns(region=REGION, account=ACCOUNT), seconds=1000.0))
-    now: float = 0.0
+    seconds: float = 0.0
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     failure: Exception | None = None
     undescribed: bool = False
     around: Callable[[], Awaitable[object]] | None = None
 
-    async def read(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
         self.asked.append((operation, dict(params)))
         if self.failure:
             raise self.failure
@@ -88,23 +92,32 @@ class EmulatedBatch:
             job = self.jobs.get(params["jobId"])
             if job is None or self.undescribed:
                 raise CallFailedError(Answer(kind=AnswerKind.REFUSED, code="ClientException"))
-            return job.description(self.now)
+            return job.description(self.seconds)
         assert operation == "ListServiceJobs"
         if self.around:
             await self.around()
         try:
-            answer = list_jobs(self.jobs, params, queue=params["jobQueue"].rpartition("/")[2], now=self.now)
+            answer = list_jobs(self.jobs, params, queue=params["jobQueue"].rpartition("/")[2], now=self.seconds)
         except BatchError as error:
             raise CallFailedError(Answer(kind=AnswerKind.REFUSED, code="ClientException")) from error
         if self.around:
             await self.around()
         return answer
 
-    call = read
+    def now(self) -> float:
+        return time.monotonic()
+
+    async def aged(self, operation: str, params: Mapping[str, Any], **_: Any) -> Aged:
+        """As Reads, with nothing kept."""
+        return Aged(answer=await self.call(operation, params), seconds=0.0)
+
+    async def describe(self, job_id: str, **_: Any) -> Aged | None:
+        """As JobReads."""
+        return await self.aged("DescribeServiceJob", {"jobId": job_id})
 
     def make(self, epoch_ms: int = 1, **request: Any) -> Job:
         params = {"jobName": "resnet", "serviceJobType": "SAGEMAKER_TRAINING", "serviceRequestPayload": "{}", **request}
-        return self.jobs.create(params, queue="training", now=self.now, epoch_ms=epoch_ms)
+        return self.jobs.create(params, queue="training", now=self.seconds, epoch_ms=epoch_ms)
 
     def asked_for(self, operation: str) -> list[dict[str, Any]]:
         return [params for name, params in self.asked if name == operation]
@@ -152,8 +165,8 @@ class Scene:
         return jobs
 
     async def page(self, caller: Caller = OPERATOR, **params: Any) -> dict[str, Any]:
-        answer = await self.listing.page({"jobQueue": "training"} | params, caller)
-        return json.loads(json.dumps(answer))  # type: ignore[no-any-return]
+        page = await self.listing.page({"jobQueue": "training"} | params, caller)
+        return json.loads(json.dumps(page.answer))  # type: ignore[no-any-return]
 
     async def walk(
         self, caller: Caller = OPERATOR, *, between: Callable[[], Awaitable[object]] | None = None, **params: Any
@@ -191,7 +204,7 @@ async def scene_of(client: Redis, **changes: Any) -> AsyncIterator[Scene]:
         queues={tag: WaitingRoom(client, world.keys)},
         outlooks={tag: outlook},
         reads={tag: batch},
-        calls={tag: batch},
+        job_reads={tag: batch},
     )
     try:
         yield Scene(world, batch, listing, upstream)
@@ -381,15 +394,21 @@ async def test_a_queue_may_be_named_by_its_arn_as_batch_is_told_it(scene: Scene)
     (wanted,) = await scene.queue(1)
     arn = f"arn:aws:batch:{REGION}:{ACCOUNT}:job-queue/training"
     assert await scene.ids(jobQueue=arn, **ALL) == [wanted]
-    assert scene.batch.asked[-1] == ("ListServiceJobs", {"jobQueue": arn, **ALL, "maxResults": 99})
+    assert scene.batch.asked[-1] == ("ListServiceJobs", {"jobQueue": arn, **ALL, "maxResults": 100})
 
 
-async def test_a_page_is_filled_over_the_borders(scene: Scene) -> None:
-    await scene.queue(5)
-    await scene.forward(3)
+async def test_a_page_is_filled_over_the_borders_where_all_of_batchs_page_fits(scene: Scene) -> None:
+    """All who list ask Batch the same question, whatever waits here."""
+    await scene.queue(4)
+    jobs = await scene.forward(2)
     page = await scene.page(**ALL, maxResults=4)
-    assert len(page["jobSummaryList"]) == 4
-    assert [one["maxResults"] for one in scene.batch.asked_for("ListServiceJobs")] == [2]
+    assert {job.job_id for job in jobs} < {one["jobId"] for one in page["jobSummaryList"]}
+    await scene.queue(1)
+    page = await scene.page(**ALL, maxResults=4)
+    assert len(page["jobSummaryList"]) == 3
+    page = await scene.page(**ALL, maxResults=4, nextToken=page["nextToken"])
+    assert [one["jobId"] for one in page["jobSummaryList"]] == [job.job_id for job in jobs[::-1]]
+    assert [one["maxResults"] for one in scene.batch.asked_for("ListServiceJobs")] == [4, 4, 4]
 
 
 async def test_each_page_is_bounded_work(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,11 +443,10 @@ async def test_a_job_that_has_moved_to_batchs_next_page_meanwhile_is_shown_once(
     (job,) = await scene.forward()
     answers: list[dict[str, Any]] = []
 
-    async def read(*_: Any) -> Any:
+    async def call(*_: Any) -> Any:
         return answers.pop(0)
 
-    for name in ("read", "call"):
-        monkeypatch.setattr(scene.batch, name, read)
+    monkeypatch.setattr(scene.batch, "call", call)
     for caller in (OPERATOR, VISION):
         answers += [{"jobSummaryList": [job.summary(0)], "nextToken": "b"}, {"jobSummaryList": [job.summary(0)]}]
         assert await scene.ids(caller, **ALL) == [job.job_id]
@@ -519,14 +537,22 @@ async def test_what_came_and_went_on_after_the_walk_began_is_batchs_alone(scene:
     assert scene.batch.asked_for("DescribeServiceJob") == []
 
 
-@pytest.mark.parametrize("change", ["tagged", "untagged", "undescribed"])
-async def test_a_job_that_batch_lists_before_its_answer_is_heard_is_not_shown_twice(client: Redis, change: str) -> None:
+@pytest.mark.parametrize("change", ["tagged", "untagged", "undescribed", "unknown", "known from a list"])
+async def test_a_job_that_batch_lists_before_its_answer_is_heard_is_not_shown_twice(
+    client: Redis, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
     async with scene_of(client, submission_tag=change != "untagged") as scene:
         (wanted,) = await scene.queue(1)
         if change == "untagged":
             await scene.world.changes.cancel(wanted, "")
             wanted = (await scene.world.admit(request=b'{"jobName": "resnet"}')).submission.submission_id
         scene.batch.undescribed = change == "undescribed"
+
+        async def told(job_id: str, **_: Any) -> Aged | None:
+            return None if change == "unknown" else Aged(answer={"jobId": job_id, "startedAt": 0}, seconds=0.0)
+
+        if change in ("unknown", "known from a list"):
+            monkeypatch.setattr(scene.batch, "describe", told)
         made: list[tuple[Leased, Job]] = []
 
         async def calls() -> None:
@@ -581,6 +607,14 @@ async def test_others_jobs_are_not_taken_for_those_that_are_on_their_way(scene: 
     assert len(scene.batch.asked_for("DescribeServiceJob")) == 3  # only those that might be it
 
 
+async def test_without_tags_one_job_of_a_name_is_taken_for_each_that_is_on_its_way(scene: Scene) -> None:
+    scene.batch.undescribed = True
+    await scene.queue(1)
+    await scene.made(await scene.world.lease())
+    scene.batch.make(await scene.world.index.now_ms(), shareIdentifier="vision")
+    assert len(await scene.ids(**ALL)) == 2
+
+
 async def test_few_jobs_are_described_for_a_page(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_listing, "DESCRIBED_MOST", 2)
     await scene.queue(1)
@@ -612,25 +646,81 @@ async def test_one_that_settles_while_its_job_is_looked_up_is_not_shown_twice(
     assert settled
 
 
+class Kept(Reads):
+    """Reads as they are, over an emulated Batch; `clock` stands until it is moved."""
+
+    def __init__(self, batch: EmulatedBatch, budget: ScriptedBudget | None = None) -> None:
+        self.clock = 1000.0
+        super().__init__(PacedCalls(batch, budget or ScriptedBudget()), clock=lambda: self.clock)
+
+
 async def test_the_first_list_is_never_older_than_the_look_at_what_waits(scene: Scene) -> None:
-    """Who was forwarded just before is in it; later pages, and lists without what waits, may come from a cache."""
-    fresh, kept = EmulatedBatch(jobs=scene.batch.jobs), EmulatedBatch(jobs=scene.batch.jobs)
-    scene.listing._calls, scene.listing._reads = {UPSTREAM.tag: fresh}, {UPSTREAM.tag: kept}
-    for _ in range(3):
-        scene.batch.make()
-    await scene.ids(**ALL, maxResults=2)
-    assert (len(fresh.asked), len(kept.asked)) == (1, 1)
-    await scene.ids(jobStatus="RUNNING")
-    assert (len(fresh.asked), len(kept.asked)) == (1, 2)
+    """Who was forwarded just before is in it; later pages, and lists without what waits, may be a second old."""
+    reads = Kept(scene.batch)
+    scene.listing._reads = {UPSTREAM.tag: reads}
+    await scene.queue(3)
+    assert len(await scene.ids(**ALL)) == 3
+    reads.clock += 0.1
+    jobs = await scene.forward(3)
+    assert await scene.ids(**ALL, maxResults=2) == [job.job_id for job in jobs[::-1]]
+    reads.clock += 0.1
+    scene.batch.asked.clear()
+    assert len(await scene.ids(**ALL, maxResults=2)) == 3
+    assert len(scene.batch.asked) == 1
+    for _ in range(2):
+        await scene.ids(jobStatus="RUNNING")
+    assert len(scene.batch.asked) == 2
 
 
-async def test_where_the_budget_is_spent_an_older_list_is_better_than_none(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+async def test_equal_lists_of_what_waits_share_a_call_where_the_budget_is_short(scene: Scene) -> None:
+    budget = ScriptedBudget(0)
+    scene.listing._reads = {UPSTREAM.tag: (reads := Kept(scene.batch, budget))}
+    asked = []
+    for _ in range(5):
+        asked.append(asyncio.create_task(scene.ids(jobStatus="SUBMITTED")))
+
+        async def is_listed(number: int = len(asked)) -> bool:
+            return sum(flight.waiting for flight in reads._flights.values()) == number
+
+        await eventually(is_listed)
+        await scene.submit()  # so that each sees another number of waiting ones
+    budget.left = 5
+    assert [len(ids) for ids in await asyncio.gather(*asked)] == [0, 1, 2, 3, 4]
+    assert len(scene.batch.asked) == 1
+
+
+@pytest.mark.parametrize("error", [CallFailedError(Answer(kind=AnswerKind.THROTTLED)), TooManyReadsError()])
+async def test_where_batch_cannot_answer_an_older_list_is_given_with_its_age_where_no_job_is_lost(
+    scene: Scene, error: Exception
 ) -> None:
-    monkeypatch.setattr(job_listing, "PATIENCE_SECONDS", 0.0)
-    scene.listing._calls = {UPSTREAM.tag: EmulatedBatch(around=asyncio.Event().wait)}
-    job = scene.batch.make()
-    assert await scene.ids(**ALL) == [job.job_id]
+    reads = Kept(scene.batch)
+    scene.listing._reads = {UPSTREAM.tag: reads}
+    for query in (ALL, {"jobStatus": "RUNNING"}):
+        assert (await scene.listing.page({"jobQueue": "training", **query}, OPERATOR)).seconds == 0
+    await scene.queue(1)
+    await scene.forward(1)
+    scene.batch.failure = error
+    reads.clock += 30
+    assert (await scene.listing.page({"jobQueue": "training", "jobStatus": "RUNNING"}, OPERATOR)).seconds == 30
+    with pytest.raises(type(error)):  # the older list has not the job that went to Batch since
+        await scene.page(**ALL)
+    reads.clock += 31
+    with pytest.raises(type(error)):
+        await scene.page(jobStatus="RUNNING")
+
+
+async def test_a_page_is_as_old_as_the_oldest_in_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(4):
+        scene.batch.make()
+    ages = [3.0, 7.0, 5.0, 0.0]
+    aged = scene.batch.aged
+
+    async def of_some_age(*args: Any, **how: Any) -> Aged:
+        return replace(await aged(*args, **how), seconds=ages.pop(0))
+
+    monkeypatch.setattr(scene.batch, "aged", of_some_age)
+    page = await scene.listing.page({"jobQueue": "training", **ALL, "maxResults": 1}, VISION)
+    assert page.seconds == 7
 
 
 @pytest.mark.parametrize("error", [CallFailedError(Answer(kind=AnswerKind.THROTTLED)), TooManyReadsError()])
@@ -639,6 +729,81 @@ async def test_what_keeps_batch_from_answering_comes_through(scene: Scene, error
     scene.batch.failure = error
     with pytest.raises(type(error)):
         await scene.page(**ALL)
+
+
+# ---- No page takes long
+
+
+async def test_a_page_ends_in_time_with_what_there_is(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_listing, "PAGE_SECONDS", 0.3)
+    for _ in range(4):
+        scene.batch.make()
+    await scene.queue(1)
+    (job,) = await scene.forward()
+    answered: list[int] = []
+
+    async def slow() -> None:
+        answered.append(1)
+        if len(answered) > 2:  # two for the first answer: before and after it
+            await asyncio.Event().wait()
+
+    scene.batch.around = slow
+    async with asyncio.timeout(5):
+        page = await scene.page(VISION, **ALL, maxResults=2)
+    assert [one["jobId"] for one in page["jobSummaryList"]] == [job.job_id]
+    scene.batch.around = None
+    assert "nextToken" in page
+    assert (await scene.page(VISION, **ALL, nextToken=page["nextToken"]))["jobSummaryList"] == []
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+async def test_where_batch_does_not_answer_at_all_in_time_it_says_so(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, waiting: int
+) -> None:
+    monkeypatch.setattr(job_listing, "PAGE_SECONDS", 0.1)
+    await scene.queue(waiting)
+    scene.batch.around = asyncio.Event().wait
+    async with asyncio.timeout(5):
+        with pytest.raises(TooManyReadsError):
+            await scene.page(**ALL)
+
+
+async def test_without_a_slot_for_the_rest_of_a_page_it_is_short(scene: Scene) -> None:
+    for _ in range(4):
+        scene.batch.make()
+    around: list[int] = []
+
+    async def fails() -> None:
+        around.append(1)
+        if len(around) > 2:
+            raise TooManyReadsError
+
+    scene.batch.around = fails
+    page = await scene.page(VISION, **ALL, maxResults=1)
+    assert page["jobSummaryList"] == []
+    assert "nextToken" in page
+
+
+async def test_the_jobs_of_a_page_are_described_at_the_same_time(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    await scene.queue(1)
+    await scene.world.lease()
+    now_ms = await scene.world.index.now_ms()
+    for _ in range(5):
+        scene.batch.make(now_ms, shareIdentifier="vision")
+    asked: list[bool] = []
+    describe, all_asked = scene.batch.describe, asyncio.Event()
+
+    async def slow(job_id: str, *, patient: bool) -> Aged | None:
+        asked.append(patient)
+        if len(asked) == 5:
+            all_asked.set()
+        await all_asked.wait()
+        return await describe(job_id)
+
+    monkeypatch.setattr(scene.batch, "describe", slow)
+    async with asyncio.timeout(5):
+        assert len((await scene.page(**ALL))["jobSummaryList"]) == 6
+    assert asked == [False] * 5
 
 
 # ---- Whatever happens

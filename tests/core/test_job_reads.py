@@ -74,14 +74,19 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONG_PATIENCE_SECONDS", 0.2)
 
 
+async def described(reads: JobReads, job_id: str, **how: Any) -> Aged | None:
+    """As one asks for a submission's job, of which queue and time are known."""
+    return await reads.describe(job_id, **{"queue_arn": QUEUE, "created_ms": created_ms(job_id), **how})
+
+
 async def status(reads: JobReads, job_id: str) -> str:
-    found = await reads.describe(job_id)
+    found = await described(reads, job_id)
     assert found is not None
     return str(found.answer["status"])
 
 
 async def describe_all(reads: JobReads, job_ids: list[str], **about: Any) -> list[Aged | None]:
-    return list(await asyncio.gather(*(reads.describe(one, **about) for one in job_ids)))
+    return list(await asyncio.gather(*(described(reads, one, **about) for one in job_ids)))
 
 
 async def settled(reads: JobReads) -> None:
@@ -97,10 +102,10 @@ async def test_who_asks_for_one_job_at_once_shares_a_call_and_its_answer_for_a_s
         found = await describe_all(reads, ["job-1"] * 20)
         assert {one.answer["jobId"] for one in found if one} == {"job-1"}
         clock.now += 0.9
-        await reads.describe("job-1")
+        await described(reads, "job-1")
         assert batch.calls == [(DESCRIBE, {"jobId": "job-1"})]
         clock.now += 0.2
-        await reads.describe("job-1")
+        await described(reads, "job-1")
     assert len(batch.calls) == 2
 
 
@@ -108,12 +113,12 @@ async def test_a_job_that_has_ended_is_kept_for_an_hour() -> None:
     batch, clock = Batch(), Clock()
     batch.statuses["job-1"] = "SUCCEEDED"
     async with reading(batch, ScriptedBudget(), clock) as reads:
-        await reads.describe("job-1")
+        await described(reads, "job-1")
         clock.now += 3599
         assert await status(reads, "job-1") == "SUCCEEDED"
         assert len(batch.calls) == 1
         clock.now += 2
-        await reads.describe("job-1")
+        await described(reads, "job-1")
     assert len(batch.calls) == 2
 
 
@@ -122,7 +127,7 @@ async def test_many_that_are_known_are_refreshed_by_one_page_and_keep_what_a_lis
     jobs = list(batch.statuses)[:50]
     async with reading(batch, ScriptedBudget(), clock) as reads:
         for one in jobs:
-            await reads.describe(one)
+            await described(reads, one)
         batch.calls.clear()
         clock.now += 1.5
         batch.statuses["job-7"] = "SUCCEEDED"
@@ -168,7 +173,7 @@ async def test_a_page_refreshes_all_jobs_on_it_that_were_asked_for_lately() -> N
     jobs = list(batch.statuses)
     async with reading(batch, ScriptedBudget(), clock) as reads:
         for one in jobs:
-            await reads.describe(one)
+            await described(reads, one)
         batch.calls.clear()
         clock.now += 1.5
         await describe_all(reads, jobs[-5:])
@@ -210,7 +215,7 @@ async def test_what_has_ended_has_ended_whatever_a_list_says_later() -> None:
     batch, clock = Batch(), Clock()
     batch.statuses["job-1"] = "FAILED"
     async with reading(batch, ScriptedBudget(), clock) as reads:
-        await reads.describe("job-1")
+        await described(reads, "job-1")
         batch.statuses["job-1"] = "RUNNING"
         clock.now += 2
         await describe_all(reads, list(batch.statuses)[:20], queue_arn=QUEUE, created_ms=created_ms("job-59"))
@@ -229,44 +234,63 @@ async def test_a_list_is_walked_on_while_it_shows_more_than_describing_would() -
 async def test_where_the_budget_is_used_up_the_old_answer_is_given_with_its_age() -> None:
     batch, clock, budget = Batch(), Clock(), ScriptedBudget(1)
     async with reading(batch, budget, clock) as reads:
-        await reads.describe("job-1")
+        await described(reads, "job-1")
         clock.now += 30
-        found = await reads.describe("job-1")
+        found = await described(reads, "job-1")
         assert found is not None
         assert found.seconds == 30
-        assert await reads.describe("job-2") is None
-        assert await reads.describe("job-3", patient=False) is None
+        assert await described(reads, "job-2") is None
+        assert await described(reads, "job-3", patient=False) is None
     assert len(batch.calls) == 1
 
 
-async def test_what_nobody_waits_for_any_more_is_not_asked() -> None:
+async def test_what_nobody_has_asked_for_lately_is_not_asked_of_batch() -> None:
     batch, clock, budget = Batch(), Clock(), ScriptedBudget(0)
     async with reading(batch, budget, clock) as reads:
-        assert await reads.describe("job-1", patient=False) is None
-        asked = asyncio.create_task(reads.describe("job-2"))
-        while "job-2" not in reads._wanted:  # noqa: ASYNC110
-            await asyncio.sleep(0)
-        budget.left = 2
-        found = await asked
-        assert found is not None
-        assert found.answer["jobId"] == "job-2"
+        assert await described(reads, "job-1", patient=False) is None
+        assert await described(reads, "job-2", patient=False) is None
+        clock.now += 9
+        assert await described(reads, "job-2", patient=False) is None
+        clock.now += 2
+        assert await reads.describe("job-3", patient=False) is None  # a stranger's, whom nobody waits for now
+        budget.left = 5
+        await settled(reads)
     assert batch.of(DESCRIBE) == [{"jobId": "job-2"}]
+
+
+async def test_strangers_ids_neither_hold_up_nor_push_out_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_STRANGERS", 20)
+    batch, clock, budget = Batch(), Clock(), ScriptedBudget(0)
+    async with reading(batch, budget, clock) as reads:
+        await_strangers = [asyncio.create_task(reads.describe(f"job-{one}")) for one in range(30)]
+        while len(reads._strangers_wanted) < 30:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        ours = [asyncio.create_task(described(reads, f"job-{one}")) for one in range(30, 33)]
+        while len(reads._wanted) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        budget.left = 4
+        assert all(await asyncio.gather(*ours))
+        assert len(batch.calls) <= 4
+        budget.left = 100
+        assert all(await asyncio.gather(*await_strangers))
+        await reads.describe("job-59")
+        assert (len(reads._jobs), len(reads._strangers) <= 30) == (3, True)
 
 
 async def test_a_refusal_is_told_and_other_failures_leave_the_old_answer() -> None:
     batch, clock = Batch(), Clock()
     async with reading(batch, ScriptedBudget(), clock) as reads:
-        await reads.describe("job-1")
+        await described(reads, "job-1")
         clock.now += 2
         batch.trouble = {DESCRIBE: NOT_SENT}
-        found = await reads.describe("job-1")
+        found = await described(reads, "job-1")
         assert found is not None
         assert found.seconds == 2
         with pytest.raises(CallFailedError):
-            await reads.describe("job-2")
+            await described(reads, "job-2")
         batch.trouble = {DESCRIBE: REFUSED}
         with pytest.raises(CallFailedError, match="ClientException"):
-            await reads.describe("job-1")
+            await described(reads, "job-1")
 
 
 async def test_who_may_not_list_describes() -> None:
@@ -292,10 +316,10 @@ async def test_a_throttle_makes_all_reads_rest_as_told(monkeypatch: pytest.Monke
     async with reading(batch, ScriptedBudget(), clock) as reads:
         batch.trouble = {DESCRIBE: THROTTLED}
         with pytest.raises(CallFailedError):
-            await reads.describe("job-1")
+            await described(reads, "job-1")
         batch.trouble = {}
         monkeypatch.setattr(module.asyncio, "sleep", remember)
-        await reads.describe("job-1")
+        await described(reads, "job-1")
     assert slept[0] == 2
 
 
@@ -306,7 +330,7 @@ async def test_a_store_that_is_away_is_told_to_all_who_wait() -> None:
 
     clock = Clock()
     async with reading(Batch(), Away(), clock) as reads:  # type: ignore[arg-type]
-        for one in await asyncio.gather(*(reads.describe(f"job-{n}") for n in range(3)), return_exceptions=True):
+        for one in await asyncio.gather(*(described(reads, f"job-{n}") for n in range(3)), return_exceptions=True):
             assert isinstance(one, StoreUnavailableError)
 
 
@@ -315,7 +339,7 @@ async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     batch, clock = Batch(), Clock()
     async with reading(batch, ScriptedBudget(), clock) as reads:
         for one in batch.statuses:
-            await reads.describe(one)
+            await described(reads, one)
         assert len(reads._jobs) == 10
         assert await status(reads, "job-0") == "RUNNING"
 
@@ -337,7 +361,7 @@ async def test_a_store_that_goes_away_between_two_pages_leaves_no_job_behind() -
     jobs = list(batch.statuses)
     async with reading(batch, budget, clock) as reads:
         about = {"queue_arn": QUEUE, "created_ms": created_ms("job-299")}
-        asked = [asyncio.create_task(reads.describe(one, **about)) for one in jobs]
+        asked = [asyncio.create_task(described(reads, one, **about)) for one in jobs]
         results = await asyncio.gather(*asked, return_exceptions=True)
         assert sum(isinstance(one, StoreUnavailableError) for one in results) == 200
         budget.away, batch.healed = False, True
@@ -349,16 +373,16 @@ async def test_a_store_that_goes_away_between_two_pages_leaves_no_job_behind() -
 async def test_what_was_changed_is_asked_for_again_and_its_age_is_told_as_it_is() -> None:
     batch, clock = Batch(), Clock()
     async with reading(batch, ScriptedBudget(), clock) as reads:
-        await reads.describe("job-1")
+        await described(reads, "job-1")
         clock.now += 0.2
         reads.forget("job-1")
         batch.trouble = {DESCRIBE: NOT_SENT}
-        found = await reads.describe("job-1")
+        found = await described(reads, "job-1")
         assert found is not None
         assert round(found.seconds, 3) == 0.2
         batch.trouble = {}
         clock.now += 0.1
-        found = await reads.describe("job-1")
+        found = await described(reads, "job-1")
     assert found is not None
     assert found.seconds == 0
 
@@ -370,11 +394,11 @@ async def test_failing_reads_are_told_once_a_minute() -> None:
         for seconds in (0, 30, 29, 2):
             clock.now += seconds
             with pytest.raises(CallFailedError):
-                await reads.describe("job-1")
+                await described(reads, "job-1")
         batch.trouble = {DESCRIBE: REFUSED}
         clock.now += 100
         with pytest.raises(CallFailedError):
-            await reads.describe("job-1")
+            await described(reads, "job-1")
     assert log.of("reads_failing") == [{"upstream": "main", "error_code": "AccessDeniedException"}] * 2
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gateway.core.job_query import JobQuery
     from gateway.core.job_reads import JobReads
     from gateway.core.outlook import Outlook
-    from gateway.core.ports import JobOwnerStore, QueueListing
+    from gateway.core.read_ports import JobOwnerStore, QueueListing
     from gateway.core.reads import Reads
     from gateway.core.submission import Submission
     from gateway.core.upstream import Routes

@@ -16,8 +16,9 @@ from gateway.core.reconcile import CallFailedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.core.ports import Log, OperationCalls
+    from gateway.core.ports import Log
     from gateway.core.queue_facts import QueueFacts
+    from gateway.core.read_ports import OperationCalls
     from gateway.core.share import Share
 
 # Queues change seldom, and one of the same kind as an hour ago nearly always. What is older than a minute serves while

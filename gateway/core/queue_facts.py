@@ -12,7 +12,7 @@ from gateway.core.reconcile import CallFailedError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.core.ports import OperationCalls
+    from gateway.core.read_ports import OperationCalls
     from gateway.core.share import Share
 
 JOB_QUEUE_TYPE = "SAGEMAKER_TRAINING"

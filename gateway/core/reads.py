@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from gateway.core.attempt import Answer
-    from gateway.core.ports import OperationCalls, ReadBudget
+    from gateway.core.read_ports import OperationCalls, ReadBudget
 
 FRESH_SECONDS = 1.0
 # Who has an older answer to fall back on waits for a new one no longer than it would take at a quiet time.

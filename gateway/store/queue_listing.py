@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.identity import SubmissionId
-from gateway.core.ports import Indexed, Waiting
+from gateway.core.ports import Indexed
+from gateway.core.read_ports import Waiting
 from gateway.core.share import Share
 from gateway.core.submission import State
 from gateway.store.connection import store_errors

@@ -60,8 +60,8 @@ if TYPE_CHECKING:
     from gateway.api.auth import Authenticator
     from gateway.api.codec import PayloadPolicy
     from gateway.core.intake import Duplicates
-    from gateway.core.ports import OperationCalls
     from gateway.core.queue_check import QueueCheck
+    from gateway.core.read_ports import OperationCalls
     from gateway.core.share import ShareRule
 
 FORWARDED = Report(

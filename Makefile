@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 # As many test files at once as there are cores, but no more than four: each has servers of its own.
-TOGETHER := -n auto --maxprocesses 4 --dist loadfile
+TOGETHER := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-clients bench campaign mutants fmt lint types imports check pins clean

@@ -94,6 +94,23 @@ def test_a_job_from_its_submission_to_its_end(stand: Stand, aws: Aws, name: str)
     eventually(lambda: aws("describe-service-job", "--job-id", job["jobArn"], *query) == ended)
 
 
+def test_no_fault_of_batch_reaches_the_shell(stand: Stand, aws_at_gateway: Aws, name: str) -> None:
+    """All at once: after most of them the gateway looks for a job for seconds before it calls again."""
+    names = {f"{name}-{fault}": fault for fault in ("throttle", "throttle_bare", "error_500", "lost_answer")}
+    for job_name, fault in names.items():
+        stand.break_batch(fault, jobName=job_name, times=1)
+
+    def submitted(job_name: str) -> str:
+        return str(aws_at_gateway("submit-service-job", *_options(request(job_name)))["jobId"])
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        ids = list(pool.map(submitted, names))
+    for job_name, job_id in zip(names, ids, strict=True):
+        eventually(lambda job_name=job_name: len(stand.jobs(job_name)) == 1)  # type: ignore[misc]
+        assert aws_at_gateway("describe-service-job", "--job-id", job_id)["jobName"] == job_name
+    assert [len(stand.jobs(job_name)) for job_name in names] == [1] * len(names)
+
+
 def test_what_waits_looks_like_a_job_that_batch_has_not_begun(stand: Stand, aws_at_gateway: Aws, name: str) -> None:
     aws = aws_at_gateway
     stand.set_share("training", name, paused=True)

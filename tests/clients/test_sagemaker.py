@@ -29,6 +29,7 @@ pytestmark = [
 
 # So short that a test can wait for a job's end, and long enough that one is terminated before it.
 JOB_SECONDS = 8
+FAULTS = ("throttle", "throttle_bare", "error_500", "lost_answer")
 OWN_TAG = "gateway:submission-id"
 
 
@@ -119,6 +120,15 @@ def test_jobs_that_wait_in_the_gateway_are_jobs_to_the_sdk(quick_stand: Stand, s
     if sdk.updates:
         assert said["updated"] == f"{name}-1"
         eventually(lambda: quick_stand.jobs(f"{name}-1")[0]["schedulingPriority"] == 9)
+
+
+def test_no_fault_of_batch_reaches_the_sdk(quick_stand: Stand, sdk: Sdk, name: str) -> None:
+    names = [f"{name}-{fault.replace('_', '-')}" for fault in FAULTS]
+    for job_name, fault in zip(names, FAULTS, strict=True):
+        quick_stand.break_batch(fault, jobName=job_name, times=1)
+    said = calls(sdk, quick_stand, "gateway", name, name, *names)
+    assert said["ended"] == ["SUCCEEDED"] * len(FAULTS)
+    assert [len(quick_stand.jobs(job_name)) for job_name in names] == [1] * len(FAULTS)
 
 
 def calls(sdk: Sdk, stand: Stand, where: str, *arguments: str) -> dict[str, Any]:

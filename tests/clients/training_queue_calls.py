@@ -22,12 +22,24 @@ RETRIES = {"attempts": 2, "evaluateOnExit": [{"action": "EXIT", "onStatusReason"
 def run(queue_class: Any, trainers: Mapping[str, tuple[Any, Any]], *, share: str, attach: str) -> None:
     """`trainers` are by kind, each with inputs for it; `attach` is the method that goes on to SageMaker itself.
 
-    Arguments of the script: a queue, a name for jobs and share, and `held` where jobs wait and never get to Batch.
-    Prints what happened as JSON.
+    Arguments of the script: a queue, a name for jobs and share, and `held` where jobs wait and never get to Batch, or
+    the names of jobs that are submitted and waited for, and no more. Prints what happened as JSON.
     """
-    queue_name, name, *held = sys.argv[1:]
-    said = (_waiting if held else _lifecycle)(queue_class(queue_name), name, trainers, {share: name}, attach)
+    queue_name, name, *names = sys.argv[1:]
+    queue, shared = queue_class(queue_name), {share: name}
+    if names and names != ["held"]:
+        said = _waited_for(queue, names, trainers, shared)
+    else:
+        said = (_waiting if names else _lifecycle)(queue, name, trainers, shared, attach)
     sys.stdout.write(json.dumps(said) + "\n")
+
+
+def _waited_for(
+    queue: Any, names: list[str], trainers: Mapping[str, tuple[Any, Any]], share: dict[str, str]
+) -> dict[str, Any]:
+    trainer, inputs = trainers["trainer"]
+    jobs = [queue.submit(trainer, inputs, job_name=name, **share) for name in names]
+    return {"ended": [job.wait()["status"] for job in jobs]}
 
 
 def _lifecycle(

@@ -44,6 +44,7 @@ class Caller:
         self._gateways = gateways
         self._history = history
         self._chance = plan.chance("caller", number)
+        self._faces = plan.chance("face", number)
         self._sent = 0
         self._known: deque[tuple[str, dict[str, Any]]] = deque(maxlen=REMEMBERED)  # (submissionId, body)
 
@@ -93,7 +94,7 @@ class Caller:
             by = datetime.now(UTC) + timedelta(seconds=self._chance.uniform(0.5, 5.0))
             headers["Deadline"] = by.isoformat()
         # Some come as Batch's own clients do; repeats may come by the other face.
-        path = BATCH_FACE if not headers and self._chance.random() < 0.25 else ""
+        path = BATCH_FACE if self._faces.random() < 0.25 and not headers else ""
         if everywhere:
             await asyncio.gather(
                 *(self._insist("submit", "POST", path, body, headers, first=one) for one in self._gateways)
